@@ -1,0 +1,115 @@
+"""The pair of pure functions that every learner is, whatever its kind, and the learner that update rules make.
+
+`init` and `advance` run under `torch.func.vmap` over particles. The task is passed to both: it is constant over a run, so that a carry
+holds only what changes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from metaopt.errors import ConfigError
+from metaopt.learners.update_rules import Theta, UpdateRule, apply_rule, hyper
+from metaopt.names import nearest
+from metaopt.tasks.task import Batch, Task
+
+__all__ = ["SCHEDULES", "Carry", "GradientLearner", "Learner", "Schedule", "StepRecord", "named_schedule", "schedule_factor"]
+
+Carry = dict[str, Any]
+
+
+class StepRecord(NamedTuple):
+    """What one step tells: the raw loss [] on the batch, before learning from it."""
+
+    loss: Tensor
+
+
+class Learner(Protocol):
+    """A learner of any kind; its meta-parameters are `theta`, possibly empty."""
+
+    def init_theta(self, seed: int) -> Theta:
+        """Return the meta-parameters that meta-training starts from."""
+
+    def init(self, theta: Theta, task: Task, key: Tensor) -> Carry:
+        """Return the carry (nested dicts of tensors) of a fresh inner run; all randomness comes from the key."""
+
+    def advance(self, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, StepRecord]:
+        """Return the carry after one inner step on a batch, and the step's record. Consumes no randomness."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up and cosine as fractions of the horizon. `Schedule()` is constant.
+
+    Attributes:
+        warmup_frac: linear warm-up over this fraction of the horizon, [0, 1).
+        final_frac: factor at the horizon and after it, [0, 1]; 1 is constant.
+    """
+
+    warmup_frac: float = 0.0
+    final_frac: float = 1.0
+
+
+SCHEDULES = {"constant": Schedule(), "warmup_cosine": Schedule(0.05, 0.0)}
+
+
+def schedule_factor(schedule: Schedule, t: Tensor, horizon: Tensor | float) -> Tensor:
+    """Return the factor of the step size at update t (0-d, the first one is 0) of `horizon`; float32 unless horizon is a tensor."""
+    steps = torch.as_tensor(horizon, device=t.device).to(torch.get_default_dtype() if not isinstance(horizon, Tensor) else horizon.dtype)
+    t = t.to(steps.dtype)
+    warmup = schedule.warmup_frac * steps
+    rising = (t + 1) / warmup.clamp(min=1.0)
+    progress = ((t - warmup) / (steps - warmup).clamp(min=1.0)).clamp(0.0, 1.0)
+    falling = schedule.final_frac + (1.0 - schedule.final_frac) * 0.5 * (1.0 + torch.cos(math.pi * progress))
+    return torch.minimum(rising, falling) if schedule.warmup_frac > 0 else falling
+
+
+@dataclass(frozen=True)
+class GradientLearner:
+    """A learner that takes the task's gradient on each batch and applies an update rule to every tensor.
+
+    Attributes:
+        rule: the update rule; its `lr` hyperparameter (or theta's entry `lr`) is the step size.
+        schedule: factor of the step size over the task's horizon.
+        weight_decay: decoupled decay in units of the step; classic rules have their own hyperparameter for it.
+    """
+
+    rule: UpdateRule
+    schedule: Schedule = SCHEDULES["constant"]
+    weight_decay: float = 0.0
+
+    def init_theta(self, seed: int) -> Theta:
+        """Return the rule's initial meta-parameters."""
+        return self.rule.init_theta(seed)
+
+    def init(self, theta: Theta, task: Task, key: Tensor) -> Carry:
+        """Return `params`, the rule's `state` for each of them, and the step counter `t`."""
+        params = task.init(key)
+        state = {name: self.rule.init_state(param) for name, param in params.items()}
+        return {"params": params, "state": state, "t": torch.zeros((), dtype=torch.int64, device=key.device)}
+
+    def advance(self, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, StepRecord]:
+        """Return the carry after one update on the batch, and the loss before it."""
+        params, t = carry["params"], carry["t"]
+        grads, loss = torch.func.grad_and_value(task.loss)(params, batch)
+        lr = hyper(self.rule, theta, "lr") * schedule_factor(self.schedule, t, task.horizon)
+        new_params, new_state = {}, {}
+        for name, param in params.items():
+            new_params[name], new_state[name] = apply_rule(
+                self.rule, theta, param, grads[name], carry["state"][name], t, lr, self.weight_decay
+            )
+        return {"params": new_params, "state": new_state, "t": t + 1}, StepRecord(loss)
+
+
+def named_schedule(name: str) -> Schedule:
+    """Return a schedule by name.
+
+    Raises:
+        ConfigError: no such schedule.
+    """
+    if name not in SCHEDULES:
+        raise ConfigError(f"schedule {name!r} is unknown{nearest(name, SCHEDULES)}")
+    return SCHEDULES[name]

@@ -1,0 +1,73 @@
+"""Celo2's update rule without Newton-Schulz: 30 features through an 8-8 network, the output's size set per tensor.
+
+Source: Moudgil, Knyazev, Belilovsky, 2026, "Celo2: Towards Learned Optimization Free Lunch" (the base variant). Differs: features and
+output are normalised over the whole tensor, where the paper takes the last two axes (the same for matrices; torch keeps a convolution's
+kernel there); the clipped gradient is clipped in units of the tensor's RMS; two learned log step sizes replace one tuned rate; the
+output's size can be grafted on Adam's (`output="graft"`).
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metaopt.learners.update_rules.features import factored_moments, init_factored, moving_average, network, random_network, signal_path
+from metaopt.learners.update_rules.rule import State, Theta
+
+__all__ = ["Celo2Base"]
+
+_MOMENTUM_DECAYS = (0.9, 0.99, 0.999)
+_SECOND_DECAY = 0.95
+_FACTORED_DECAYS = (0.9, 0.99, 0.999)
+_FEATURES = 30  # a tensor of rank <= 1 has the first 15: all that need no rows and columns
+_ADAM_FEATURE = 7  # m(0.9) * rsqrt(v)
+_EPS_V = 1e-8
+_EPS_NORM = 1e-9
+_CLIP = 0.1
+
+
+@dataclass(frozen=True)
+class Celo2Base:
+    """direction = exp(log_step) * size * out / rms(out), one learned log_step for matrices and one for vectors.
+
+    Attributes:
+        start: "adam" begins as Adam without bias correction (beta2 0.95), "random" with random weights.
+        output: "graft" gives the direction the RMS of Adam's own update, which dies out with the gradient signal; "rms" gives it unit RMS.
+    """
+
+    start: str = "adam"
+    output: str = "graft"
+    name: str = "celo2_base"
+    hyperparameters: dict[str, float] = field(default_factory=lambda: {"lr": 1.0}, hash=False)
+    base_step: float = 3e-3
+
+    def init_theta(self, seed: int) -> Theta:
+        """Return 347 network weights and the two log step sizes; see `start`."""
+        theta = random_network((_FEATURES, 8, 8, 3), seed)
+        if self.start == "adam":
+            theta = signal_path(theta, _ADAM_FEATURE)
+        return {**theta, "log_step": torch.full((2,), math.log(self.base_step))}
+
+    def init_state(self, param: Tensor) -> State:
+        """Return three momenta, one second moment and the factored second moments, all zero."""
+        momenta = param.new_zeros((len(_MOMENTUM_DECAYS), *param.shape))
+        return {"m": momenta, "v": torch.zeros_like(param), **init_factored(param, len(_FACTORED_DECAYS))}
+
+    def update(self, theta: Theta, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
+        """Return (step, state)."""
+        m = moving_average(state["m"], grad, _MOMENTUM_DECAYS)
+        v = _SECOND_DECAY * state["v"] + (1 - _SECOND_DECAY) * grad * grad
+        moments, factor, row, column = factored_moments(grad, state, _FACTORED_DECAYS)
+        inverse = torch.rsqrt(v + _EPS_V)
+        limit = _CLIP * torch.sqrt((grad * grad).mean())
+        groups = [grad, torch.clamp(grad, -limit, limit), param, m, v, m * inverse, inverse, grad * factor, grad * inverse]
+        if param.dim() >= 2:
+            groups += [row, column, torch.rsqrt(row + _EPS_V), torch.rsqrt(column + _EPS_V), m * factor]
+        features = torch.cat([g.reshape(-1, param.numel()) for g in groups])
+        scale = torch.rsqrt(_EPS_NORM + (features * features).mean(1))
+        out = network(theta, features, scale)[0]
+        size = 1.0 / scale[_ADAM_FEATURE] if self.output == "graft" else 1.0
+        unit = out * torch.rsqrt(_EPS_NORM + (out * out).mean())
+        step = torch.exp(theta["log_step"][0 if param.dim() >= 2 else 1]) * size
+        return (unit * step).reshape(param.shape), {"m": m, "v": v, **moments}

@@ -1,0 +1,169 @@
+"""What one inner run works on: a frozen spec, and the task that a family builds from it.
+
+Everything static about a task (shapes, activation, batch size) is its program; everything that varies between tasks of one shape is a
+tensor in `numbers`. Tasks with equal programs therefore stack, and one compiled step serves a whole bucket of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from metaopt.errors import TaskError
+
+__all__ = ["SPLITS", "Batch", "Family", "Params", "Program", "Task", "TaskSpec", "stack_tasks"]
+
+SPLITS = ("meta_train", "meta_valid", "meta_test")
+
+Params = dict[str, Tensor]
+Batch = dict[str, Tensor]
+Numbers = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task as data: serialisable, hashed by content, never changed.
+
+    Attributes:
+        family: registry name of the family that builds it.
+        template: the family's static shape; it decides the split.
+        split: one of `SPLITS`.
+        values: everything that was sampled, JSON scalars.
+        horizon: inner steps of one run, >= 1.
+    """
+
+    family: str
+    template: str
+    split: str
+    values: Mapping[str, float | int | str] = field(hash=False)
+    horizon: int
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise TaskError(f"task split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        if self.horizon < 1:
+            raise TaskError(f"task horizon must be >= 1, got {self.horizon}")
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text (sorted keys, no spaces): equal specs give equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> "TaskSpec":
+        """Return the spec that `to_json` wrote."""
+        return TaskSpec(**json.loads(text))
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits of the spec's content."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+
+
+class Program(Protocol):
+    """The static part of a task: pure functions of tensors; hashable, equal programs share compiled code.
+
+    `shared` holds tensors that all tasks of the program read (a data set), `numbers` those of one task, without a batch dimension.
+    """
+
+    @property
+    def cap(self) -> float:
+        """Largest normalised loss; a run that passes it has diverged."""
+
+    def shared(self) -> Batch:
+        """Return the tensors that every task of this program reads (a data set), on the CPU in float32."""
+
+    def init(self, numbers: Numbers, key: Tensor) -> Params:
+        """Return fresh inner parameters."""
+
+    def batch(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        """Return the training batch of inner step `step`."""
+
+    def heldout(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        """Return an evaluation batch, from examples that training never sees where the task has any."""
+
+    def loss(self, numbers: Numbers, params: Params, batch: Batch) -> Tensor:
+        """Return the raw loss, a scalar."""
+
+    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
+        """Return the loss on the common scale: about 1 at initialisation, about 0 when solved."""
+
+
+@dataclass
+class Task:
+    """A program with its tensors; a stack of tasks has a leading axis on every entry of `numbers`.
+
+    `numbers["horizon"]` is the number of inner steps of a run (float, so that schedules divide by it).
+    """
+
+    program: Program
+    numbers: Numbers
+    shared: Batch
+
+    @property
+    def horizon(self) -> Tensor:
+        """Inner steps of one run."""
+        return self.numbers["horizon"]
+
+    def init(self, key: Tensor) -> Params:
+        """Return fresh inner parameters; consumes the key only."""
+        return self.program.init(self.numbers, key)
+
+    def batch(self, key: Tensor, step: Tensor) -> Batch:
+        """Return the training batch of one inner step: a pure function of (key, step)."""
+        return self.program.batch(self.numbers, self.shared, key, step)
+
+    def heldout(self, key: Tensor, step: Tensor) -> Batch:
+        """Return an evaluation batch: a pure function of (key, step)."""
+        return self.program.heldout(self.numbers, self.shared, key, step)
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Return the raw loss, a differentiable scalar."""
+        return self.program.loss(self.numbers, params, batch)
+
+    def normalise(self, raw: Tensor) -> Tensor:
+        """Return the normalised loss, at most `program.cap`; a non-finite loss becomes the cap (callers count it)."""
+        scaled = self.program.normalise(self.numbers, raw)
+        return torch.where(torch.isfinite(scaled), scaled.clamp(max=self.program.cap), self.program.cap)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Task":
+        """Return the task with its tensors on `device`, floating ones in `dtype`."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v.to(device=device, dtype=dtype if v.is_floating_point() else None) for k, v in tensors.items()}
+
+        return replace(self, numbers=move(self.numbers), shared=move(self.shared))
+
+
+def stack_tasks(tasks: Sequence[Task]) -> Task:
+    """Return tasks of one program as one stacked task.
+
+    Raises:
+        TaskError: no tasks, or their programs differ (another bucket).
+    """
+    if not tasks:
+        raise TaskError("tasks must hold at least one task, got none")
+    first = tasks[0]
+    for task in tasks[1:]:
+        if task.program != first.program:
+            raise TaskError(f"tasks of one stack must share a program, got {first.program} and {task.program}")
+    return Task(first.program, {k: torch.stack([t.numbers[k] for t in tasks]) for k in first.numbers}, first.shared)
+
+
+class Family(Protocol):
+    """A distribution over tasks. Each template has one static shape and belongs to exactly one split."""
+
+    name: str
+    offers: tuple[str, ...]
+
+    def templates(self, split: str) -> tuple[str, ...]:
+        """Return the templates of a split."""
+
+    def sample(self, template: str, seed: int, horizon: tuple[int, int]) -> TaskSpec:
+        """Return a spec; its horizon is log-uniform on the closed range."""
+
+    def build(self, spec: TaskSpec) -> Task:
+        """Return the task of a spec: CPU, float32, the same tensors every time."""
