@@ -1,0 +1,243 @@
+"""What a meta-training config may say: one frozen model a section, with ranges, and the checks between sections.
+
+Unknown keys are refused, integers and booleans are strict, floats are finite. Kinds (rules, estimators) are tagged unions of names, so that
+a config can never name code to import.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "NAME_PATTERN",
+    "ArtifactConfig",
+    "AugmentationsConfig",
+    "CheckpointConfig",
+    "Config",
+    "EstimatorConfig",
+    "LearnerConfig",
+    "OptimizerConfig",
+    "OuterConfig",
+    "TaskConfig",
+    "config_error",
+]
+
+# Run, task and artifact names become parts of paths: no separators, no leading dot, a bounded length.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Natural = Annotated[int, Field(ge=0, le=10**9)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def config_error(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
+    """Return an error about the field at `path` (relative to the model that raises it) that the loader reports with its place."""
+    return PydanticCustomError("config", "{text}", {"text": message, "at": list(path)})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class _RuleConfig(_Section):
+    rule: str
+    start: Literal["adam", "random"] = "adam"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The rule's own options: every field but `rule` and `start`."""
+        return self.model_dump(exclude={"rule", "start"})
+
+
+class Celo2BaseConfig(_RuleConfig):
+    """Celo2-base; `graft` gives its step the size of Adam's instead of unit RMS."""
+
+    rule: Literal["celo2_base"]
+    graft: bool = True
+
+
+class MLPConfig(_RuleConfig):
+    """The per-parameter MLP on 19 features; `graft` as for Celo2-base."""
+
+    rule: Literal["mlp"]
+    graft: bool = True
+
+
+class LearnableAdamConfig(_RuleConfig):
+    """Adam with learned step size and decays."""
+
+    rule: Literal["learnable_adam"]
+
+
+LearnerConfig = Annotated[Celo2BaseConfig | MLPConfig | LearnableAdamConfig, Field(discriminator="rule")]
+
+
+class TaskConfig(_Section):
+    """Shards of one task family, always from its meta_train split; `horizon` is the closed range of inner steps of a run."""
+
+    family: str
+    shards: Count = 1
+    horizon: tuple[Count, Count]
+
+    @model_validator(mode="after")
+    def _check(self) -> "TaskConfig":
+        from metaopt import tasks
+
+        _check_range(("horizon",), self.horizon)
+        if self.family not in tasks.names():
+            raise PydanticCustomError("unknown_name", "", {"at": ["family"], "allowed": sorted(tasks.names())})
+        if not tasks.get(self.family).templates("meta_train"):
+            raise config_error(("family",), f"must have meta_train templates, got {self.family!r}, which is for evaluation only")
+        return self
+
+
+class AugmentationsConfig(_Section):
+    """Changes to the tasks; `reparametrisation` is the closed range of the global scale s (w = s w'), null for none."""
+
+    reparametrisation: tuple[Positive, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "AugmentationsConfig":
+        if self.reparametrisation is not None:
+            _check_range(("reparametrisation",), self.reparametrisation)
+        return self
+
+
+class _EstimatorConfig(_Section):
+    name: str
+    sigma: Positive = 0.01
+    window: Count
+
+
+class PESConfig(_EstimatorConfig):
+    """Persistent ES, windows of `window` inner steps."""
+
+    name: Literal["pes"]
+
+
+class TruncatedESConfig(_EstimatorConfig):
+    """Truncated ES, windows of `window` inner steps."""
+
+    name: Literal["truncated_es"]
+
+
+class FullESConfig(_EstimatorConfig):
+    """Full ES: whole runs, advanced `window` inner steps at a time."""
+
+    name: Literal["full_es"]
+
+
+EstimatorConfig = Annotated[PESConfig | TruncatedESConfig | FullESConfig, Field(discriminator="name")]
+
+
+class OptimizerConfig(_Section):
+    """The outer optimizer: warm-up over `warmup_steps`, then cosine down to `final_lr_frac` of `lr`; clips before the update."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: NonNegative
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    weight_decay: NonNegative = 0.0
+    warmup_steps: Natural = 0
+    final_lr_frac: Fraction = 1.0
+    clip_norm: Positive | None = None
+    clip_value: Positive | None = None
+
+
+class OuterConfig(_Section):
+    """The outer loop. `shards_per_step` is null for all; `max_skipped` non-finite steps in a row stop the run."""
+
+    steps: Count
+    shard_particles: Count
+    shards_per_step: Count | None = None
+    threads_per_worker: Count = 1
+    estimator: EstimatorConfig
+    optimizer: OptimizerConfig
+    max_skipped: Natural = 10
+
+
+class CheckpointConfig(_Section):
+    """A commit every `every_steps` outer steps and at the end; the newest `keep_last` stay."""
+
+    every_steps: Count = 5
+    keep_last: Count = 3
+
+
+class ArtifactConfig(_Section):
+    """What the artifact's card says: its name (null: the config's) and the schedule that users get with `total_steps`."""
+
+    name: Name | None = None
+    warmup_frac: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    final_lr_frac: Fraction = 0.0
+
+
+class Config(_Section):
+    """A whole meta-training run, resolved and checked; `hash` names its content."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    learner: LearnerConfig
+    tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
+    augmentations: AugmentationsConfig = AugmentationsConfig()
+    outer: OuterConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    compile: bool = False
+    precision: Literal["float32"] = "float32"
+    artifact: ArtifactConfig = ArtifactConfig()
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        shards = sum(task.shards for task in self.tasks)
+        if (asked := self.outer.shards_per_step) is not None and asked > shards:
+            raise config_error(("outer", "shards_per_step"), f"must be <= {shards}, the shards of all tasks, got {asked}")
+        shortest = min(task.horizon[0] for task in self.tasks)
+        if (window := self.outer.estimator.window) > shortest:
+            raise config_error(("outer", "estimator", "window"), f"must be <= {shortest}, the shortest horizon of the tasks, got {window}")
+        return self
+
+    @property
+    def artifact_name(self) -> str:
+        """Name of the artifact: `artifact.name`, or the config's."""
+        return self.artifact.name or self.name
+
+    @property
+    def hash(self) -> str:
+        """Thirty-two hex digits of the resolved content; origins and formatting do not count."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def to_yaml(self) -> str:
+        """Return the resolved config as YAML that loads back to the same `hash`, each value with its origin as a comment."""
+        return "".join(f"{line}\n" for line in _dump(self.model_dump(mode="json"), (), self._origins))
+
+
+def _check_range(path: tuple[str, ...], bounds: tuple[float, float]) -> None:
+    if bounds[0] > bounds[1]:
+        raise config_error(path, f"must be [low, high] with low <= high, got [{bounds[0]}, {bounds[1]}]")
+
+
+def _dump(value: Any, path: tuple[str | int, ...], origins: dict[str, str]) -> list[str]:
+    """Return the lines of a mapping or of a list of mappings, two spaces a level."""
+    lines: list[str] = []
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in items:
+        head = f"{key}:" if isinstance(value, dict) else "-"
+        nested = isinstance(child, dict) or (isinstance(child, list) and any(isinstance(part, dict) for part in child))
+        if not nested:  # JSON spells scalars and lists of scalars as YAML's flow style does
+            origin = origins.get(".".join(map(str, (*path, key))), "default")
+            lines.append(f"{head} {json.dumps(child)}  # {origin}")
+            continue
+        body = _dump(child, (*path, key), origins)
+        if isinstance(value, dict):
+            lines += [head, *(f"  {line}" for line in body)]
+        else:
+            lines += [f"- {body[0]}", *(f"  {line}" for line in body[1:])]
+    return lines
