@@ -50,7 +50,8 @@ def _mix(word: Tensor) -> Tensor:
 
 def fold_in(key: Tensor, data: Tensor | int) -> Tensor:
     """Return a new key for `data` (an integer or int64 tensor, e.g. an inner step) below `key`."""
-    return _mix(_mix(key ^ _FOLD) + (data + 1) * _GOLDEN)
+    count = torch.as_tensor(data, dtype=torch.int64, device=key.device) + 1  # a Python product would not wrap
+    return _mix(_mix(key ^ _FOLD) + count * _GOLDEN)
 
 
 def _words(key: Tensor, shape: Sequence[int]) -> Tensor:

@@ -31,7 +31,7 @@ class Classification:
 
     stream: Digits
     model: Model
-    cap: float = 2.0
+    cap: float = 4.0
 
     def shared(self) -> Batch:
         """Return the stream's data set."""

@@ -1,0 +1,42 @@
+"""Endless episodes of one template: which task and seed particle i meets in its e-th inner run."""
+
+from dataclasses import dataclass
+
+from metaopt.seeds import stable_hash
+from metaopt.tasks.augment import reparametrise
+from metaopt.tasks.task import Family, Task
+
+__all__ = ["TaskSource"]
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """Episodes drawn from one template of a family; a pure function of (seed, particle, episode).
+
+    Attributes:
+        family: where tasks come from.
+        template: the static shape that all of them share.
+        horizon: closed range of the log-uniform horizon.
+        seed: the run's seed for this source.
+        reparametrisation: range of the log-uniform scale, or None.
+    """
+
+    family: Family
+    template: str
+    horizon: tuple[int, int]
+    seed: int
+    reparametrisation: tuple[float, float] | None = None
+
+    def task(self, particle: int, episode: int) -> Task:
+        """Return the task of an episode."""
+        draw = stable_hash("task", self.seed, particle, episode)
+        task = self.family.build(self.family.sample(self.template, draw, self.horizon))
+        return reparametrise(task, draw, self.reparametrisation) if self.reparametrisation else task
+
+    def run_seed(self, particle: int, episode: int) -> int:
+        """Return the seed of the inner run: initial weights and batches."""
+        return stable_hash("run", self.seed, particle, episode)
+
+    def stagger(self, particle: int) -> float:
+        """Return the fraction in [0, 1) of its first episode that a particle skips, so that resets do not coincide."""
+        return stable_hash("stagger", self.seed, particle) * 2.0**-63
