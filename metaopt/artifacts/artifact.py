@@ -38,6 +38,11 @@ class Artifact:
         """The card's name."""
         return str(self.card["name"])
 
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of the sha256 of the weights as they are saved."""
+        return hashlib.sha256(_weights_bytes(self.weights)).hexdigest()[:16]
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the artifact to folder `path` and return it; equal artifacts give equal bytes.
 
@@ -48,7 +53,7 @@ class Artifact:
             UnsafeArtifactError: the card is not valid, or `path` holds something that is no artifact.
         """
         target = Path(path)
-        weights = safetensors.torch.save({key: value.detach().cpu().contiguous().clone() for key, value in self.weights.items()})
+        weights = _weights_bytes(self.weights)
         card = check_card(seal_card(self.card, weights), f"card of {str(target)!r}")
         if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or not set(os.listdir(target)) <= set(_ALLOWED)):
             raise UnsafeArtifactError(f"{target}: exists and is no artifact; give another path or remove it")
@@ -110,6 +115,10 @@ def list_artifacts() -> list[dict[str, str]]:
             continue  # `load` says what is wrong with it
         rows.setdefault(folder.name, {"name": folder.name, "kind": card["kind"], "path": str(folder)})
     return [rows[name] for name in sorted(rows)]
+
+
+def _weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({key: value.detach().cpu().contiguous().clone() for key, value in weights.items()})
 
 
 def _roots() -> tuple[Path, Path]:

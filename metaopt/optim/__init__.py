@@ -1,0 +1,5 @@
+"""Drop-in optimizers for PyTorch."""
+
+from metaopt.optim.learned import LearnedOptimizer
+
+__all__ = ["LearnedOptimizer"]
