@@ -49,29 +49,31 @@ class _Section(BaseModel):
 class _RuleConfig(_Section):
     rule: str
     start: Literal["adam", "random"] = "adam"
+    schedule: Literal["constant", "warmup_cosine"] = "constant"
+    weight_decay: NonNegative = 0.0
 
     @property
     def options(self) -> dict[str, Any]:
-        """The rule's own options: every field but `rule` and `start`."""
-        return self.model_dump(exclude={"rule", "start"})
+        """The keyword arguments of `learners.get(rule, **options)`."""
+        return self.model_dump(exclude={"rule"})
 
 
 class Celo2BaseConfig(_RuleConfig):
-    """Celo2-base; `graft` gives its step the size of Adam's instead of unit RMS."""
+    """Celo2-base; `output: graft` gives its step the size of Adam's, `rms` unit RMS."""
 
     rule: Literal["celo2_base"]
-    graft: bool = True
+    output: Literal["graft", "rms"] = "graft"
 
 
 class MLPConfig(_RuleConfig):
-    """The per-parameter MLP on 19 features; `graft` as for Celo2-base."""
+    """The per-parameter MLP on 19 features; `hidden` are the widths of its hidden layers."""
 
     rule: Literal["mlp"]
-    graft: bool = True
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 32)
 
 
 class LearnableAdamConfig(_RuleConfig):
-    """Adam with learned step size and decays."""
+    """Adam with learned step size, decays and epsilon."""
 
     rule: Literal["learnable_adam"]
 

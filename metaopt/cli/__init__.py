@@ -1,0 +1,1 @@
+"""The `metaopt` command, one module a verb."""

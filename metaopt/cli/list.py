@@ -1,0 +1,86 @@
+"""`metaopt list`: what there is, a line each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from metaopt.cli.options import json_option, speech_options
+from metaopt.cli.output import print_rows
+from metaopt.errors import ConfigError
+from metaopt.names import nearest
+
+__all__ = ["command"]
+
+Row = dict[str, Any]
+
+
+def _tasks() -> list[Row]:
+    from metaopt import tasks
+
+    families = [tasks.get(name) for name in tasks.names()]
+    return [
+        {"name": family.name, "offers": list(family.offers), **{split: len(family.templates(split)) for split in tasks.SPLITS}}
+        for family in families
+    ]
+
+
+def _learners() -> list[Row]:
+    from metaopt import learners
+
+    rows = []
+    for name in learners.names():
+        theta = learners.get(name).init_theta(0)
+        rows.append({"name": name, "kind": "update_rule", "meta_parameters": sum(value.numel() for value in theta.values())})
+    return rows
+
+
+def _configs() -> list[Row]:
+    from metaopt.config import bundled_configs, load_config
+
+    rows = []
+    for name, path in bundled_configs().items():
+        config = load_config(path)
+        rows.append({"name": name, "rule": config.learner.rule, "steps": config.outer.steps, "path": str(path)})
+    return rows
+
+
+def _suites() -> list[Row]:
+    from metaopt.evaluation import load_suite, suite_names
+
+    suites = [load_suite(name) for name in suite_names()]
+    return [{"name": suite.name, "tasks": len(suite.specs), "description": suite.description} for suite in suites]
+
+
+def _baselines() -> list[Row]:
+    from metaopt import baselines
+
+    found = [baselines.get(name) for name in baselines.names()]
+    return [{"name": baseline.name, "rule": baseline.rule, "default_lr": baseline.default_lr} for baseline in found]
+
+
+def _artifacts() -> list[Row]:
+    from metaopt.artifacts import list_artifacts
+
+    return [dict(row) for row in list_artifacts()]
+
+
+_KINDS: dict[str, Callable[[], list[Row]]] = {
+    "tasks": _tasks,
+    "learners": _learners,
+    "configs": _configs,
+    "suites": _suites,
+    "baselines": _baselines,
+    "artifacts": _artifacts,
+}
+
+
+@click.command("list")
+@click.argument("kind", metavar="|".join(_KINDS))
+@json_option
+@speech_options
+def command(kind: str, as_json: bool, quiet: bool) -> None:
+    """List what there is of a kind, a line each (-q: the names only)."""
+    if kind not in _KINDS:
+        raise ConfigError(f"{kind!r} cannot be listed{nearest(kind, _KINDS)}")
+    print_rows(_KINDS[kind](), as_json, quiet)

@@ -1,0 +1,75 @@
+"""What verbs print: aligned tables or JSON on standard output, progress on standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import click
+
+__all__ = ["ProgressDisplay", "print_rows"]
+
+_LINE_EVERY_S = 10.0
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool = False) -> None:
+    """Print rows with equal keys as an aligned table with a header, as a JSON list, or (quiet) the first column alone."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2, allow_nan=False))
+        return
+    if not rows:
+        click.echo("none")
+        return
+    if quiet:
+        click.echo("\n".join(_cell(next(iter(row.values()))) for row in rows))
+        return
+    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    for line in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+class ProgressDisplay:
+    """A bar on a terminal, a line every ten seconds elsewhere, nothing when quiet; a context manager that leaves the line finished."""
+
+    def __init__(self, unit: str, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._unit, self._quiet, self._stream = unit, quiet, stream or sys.stderr
+        self._bar: Any = None
+        self._started = self._last_line = time.monotonic()
+        self._first: int | None = None
+
+    def __enter__(self) -> "ProgressDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int, numbers: Mapping[str, float | str]) -> None:
+        """Show that `done` of `total` are done; see `metaopt.progress.Progress`."""
+        if self._quiet:
+            return
+        if self._first is None:  # a resumed run starts in the middle: its speed counts from there
+            self._first = done - 1
+        if self._stream.isatty():
+            self._draw(done, total, numbers)
+        elif (now := time.monotonic()) - self._last_line >= _LINE_EVERY_S or done == total:
+            self._last_line = now
+            left = (total - done) * (now - self._started) / max(done - self._first, 1)
+            shown = "".join(f", {label} {_cell(value)}" for label, value in numbers.items())
+            click.echo(f"{self._unit} {done}/{total}{shown}, {left:.0f} s left", file=self._stream)
+
+    def _draw(self, done: int, total: int, numbers: Mapping[str, float | str]) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=done - 1, unit=self._unit, file=self._stream, dynamic_ncols=True, leave=True)
+        self._bar.set_postfix({label: _cell(value) for label, value in numbers.items()}, refresh=False)
+        self._bar.update(done - self._bar.n)

@@ -1,0 +1,95 @@
+"""`metaopt show`: a run's progress and plots, or an artifact's card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metaopt.cli.options import json_option, speech_options
+from metaopt.cli.output import print_rows
+from metaopt.errors import ConfigError
+
+__all__ = ["command"]
+
+_SHOWN_STEPS = 12
+
+
+@click.command("show")
+@click.argument("path_or_name")
+@json_option
+@speech_options
+def command(path_or_name: str, as_json: bool, quiet: bool) -> None:
+    """Show a run directory's progress and plots, or the card of an artifact (path or name)."""
+    path = Path(path_or_name)
+    if (path / "config.yaml").is_file():
+        _show_run(path, as_json, quiet)
+    elif path.is_dir() and not (path / "card.json").exists():
+        raise ConfigError(f"{path_or_name!r} is neither a run directory (config.yaml) nor an artifact (card.json)")
+    else:
+        _show_card(path_or_name, as_json, quiet)
+
+
+def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
+    from metaopt.config import load_config
+
+    config = load_config(path / "config.yaml")
+    rows = _read_rows(path / "metrics.jsonl")
+    commits = sorted(folder.name for folder in (path / "checkpoints").glob("step-*"))
+    summary = {
+        "run": str(path),
+        "config": config.name,
+        "seed": config.seed,
+        "outer_steps": f"{len(rows)} of {config.outer.steps}",
+        "last_commit": commits[-1] if commits else "none",
+        "artifact": str(path / "artifact") if (path / "artifact").is_dir() else "none yet",
+        "plots": [str(plot) for plot in sorted((path / "plots").glob("*.png"))],
+    }
+    if as_json:
+        click.echo(json.dumps({**summary, "metrics": rows}, indent=2, allow_nan=False))
+        return
+    _print_pairs(summary)
+    if rows and not quiet:
+        last = len(rows) - 1
+        chosen = sorted({round(i * last / (_SHOWN_STEPS - 1)) for i in range(_SHOWN_STEPS)})
+        columns = [key for key, value in rows[-1].items() if not isinstance(value, dict | list)]
+        click.echo()
+        print_rows([{key: rows[i].get(key, "") for key in columns} for i in chosen], as_json=False)
+
+
+def _show_card(name: str, as_json: bool, quiet: bool) -> None:
+    from metaopt.artifacts import load
+
+    card = load(name).card
+    if as_json:
+        click.echo(json.dumps(card, indent=2, allow_nan=False))
+    else:
+        _print_pairs({key: card[key] for key in ("name", "kind", "rule")} if quiet else card)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of a JSON-lines file; a run may be writing its last line right now."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def _print_pairs(values: dict[str, Any]) -> None:
+    """Print a nested mapping, one dotted key a line."""
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, child in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, child)
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+
+    walk("", values)
+    width = max(map(len, flat))
+    for key, text in flat.items():
+        click.echo(f"{key.ljust(width)}  {text}")

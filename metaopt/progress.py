@@ -1,0 +1,13 @@
+"""What long-running calls report while they run; the command line shows it, other callers may pass their own."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+__all__ = ["Progress"]
+
+
+class Progress(Protocol):
+    """Called after each unit of work, from the thread that does it."""
+
+    def __call__(self, done: int, total: int, numbers: Mapping[str, float | str]) -> None:
+        """Take note that `done` of `total` units are done; `numbers` are worth showing, by their label, in order."""
