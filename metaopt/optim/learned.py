@@ -31,7 +31,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
     float64) or 16-bit (computed from a float32 master copy in the state, so that small steps are not lost; 4 bytes a weight).
 
     - `lr == 0` leaves every parameter bitwise unchanged, weight decay included; accumulators and counters advance as in any step.
-    - A parameter without gradient is skipped: no state, no counting. Sparse gradients are refused by the parameter's name.
+    - A parameter without gradient or without elements is skipped: no state, no counting. A sparse gradient is refused by name.
     - A non-finite gradient reaches the rule as it is, as in `torch.optim`: nothing is replaced. It is counted in
       `nonfinite_gradients` and a warning names the first step at which it was noticed. `GradScaler` skips such steps before they come here.
     - With `total_steps`, the card's warm-up and cosine multiply the step; past the end it stays at the floor and says so once.
@@ -201,7 +201,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             names = group.get("param_names")
             for place, param in enumerate(group["params"]):
                 grad = param.grad
-                if grad is None:
+                if grad is None or param.numel() == 0:
                     continue
                 if grad.layout != torch.strided:
                     name = repr(names[place]) if names else f"{place} of group {number}"
@@ -263,8 +263,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def _count_nonfinite(self, chunks: list[Chunk]) -> None:
         """Add to the count on each device, without waiting for it. A largest magnitude is finite only if every element is."""
         for chunk in chunks:
-            if chunk.params[0].numel() == 0:
-                continue
             device = chunk.params[0].device
             largest = torch.stack(torch._foreach_norm(chunk.grads, float("inf")))
             bad = (~torch.isfinite(largest)).sum()
