@@ -15,7 +15,7 @@ from metaopt.errors import ConfigError
 from metaopt.progress import Progress
 
 if TYPE_CHECKING:
-    from metaopt.evaluation import Report
+    from metaopt.evaluation import LearnerLike, Report
     from metaopt.outer.trainer import Run
 
 __all__ = ["evaluate", "train"]
@@ -71,9 +71,9 @@ def train(
 
 
 def evaluate(
-    learners: str | Path | Sequence[str | Path],
+    learners: "LearnerLike | Sequence[LearnerLike]",
     suite: str = "quick",
-    baselines: Sequence[str] | None = None,
+    baselines: str | Sequence[str] | None = None,
     seeds: int | None = None,
     out: str | Path | None = None,
     workers: int = 0,
@@ -84,10 +84,10 @@ def evaluate(
     """Return the report of learners on tasks that none of them met, next to tuned baselines.
 
     Args:
-        learners: artifacts (paths or names), names of baselines, or presets without weights; at least one.
+        learners: artifacts (loaded, paths or names), names of baselines, or presets without weights; at least one.
         suite: name of a bundled suite, or path of a YAML file.
-        baselines: names, or None for the suite's own.
-        seeds: inner runs a task, >= 1; None for the suite's own.
+        baselines: names, None for all.
+        seeds: inner runs a task, >= 1; None for 5.
         out: folder of the report's files; None makes `reports/<suite>-<date>-<time>`.
         workers: as for `train`, like `address` and `device`; the results do not depend on it.
         address: see `workers`.
@@ -97,18 +97,13 @@ def evaluate(
     Raises:
         ConfigError: unknown name or bad value; nothing has been written.
         UnsafeArtifactError: an artifact that is missing, damaged, or from a newer schema.
+        WorkerLostError: a baseline could not be computed.
     """
-    names = [learners] if isinstance(learners, (str, Path)) else list(learners)
-    if not names:
-        raise ConfigError("learners must name at least one artifact, baseline or preset, got none")
-    if seeds is not None and seeds < 1:
-        raise ConfigError(f"seeds must be >= 1, got {seeds}")
     chosen = _check_machine(workers, address, device)
-    folder = Path("reports") / f"{Path(suite).stem}-{time.strftime('%Y%m%d-%H%M%S')}" if out is None else Path(out)
 
     from metaopt import evaluation
 
-    return evaluation.evaluate(names, suite, baselines, seeds, folder, workers, address, chosen, progress)
+    return evaluation.evaluate(learners, suite, baselines, seeds, out, workers, address, chosen, progress)
 
 
 def _check_machine(workers: int, address: str | None, device: str) -> str:

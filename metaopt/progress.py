@@ -9,5 +9,5 @@ __all__ = ["Progress"]
 class Progress(Protocol):
     """Called after each unit of work, from the thread that does it."""
 
-    def __call__(self, done: int, total: int, numbers: Mapping[str, float | str]) -> None:
-        """Take note that `done` of `total` units are done; `numbers` are worth showing, by their label, in order."""
+    def __call__(self, what: str, done: int, total: int, numbers: Mapping[str, float | str] | None = None, /) -> None:
+        """Take note that `done` of `total` units of `what` are done; `numbers` are worth showing, by their label, in order."""

@@ -29,7 +29,7 @@ def main() -> int:
             workers=args.workers,
             device=args.device,
             resume=args.resume,
-            progress=lambda done, total, numbers: print(done, "of", total, dict(numbers), file=sys.stderr),
+            progress=lambda what, done, total, numbers=None: print(what, done, "of", total, numbers, file=sys.stderr),
         )
     except MetaoptError as error:
         print(error, file=sys.stderr)

@@ -62,7 +62,7 @@ def _machine() -> list[Row]:
 
 
 def _packages() -> list[Row]:
-    wanted = {name: ("everything", "pip install metaopt-platform") for name in _CORE}
+    wanted = dict.fromkeys(_CORE, ("everything", "pip install metaopt-platform"))
     wanted |= {name: (feature, f"pip install 'metaopt-platform[{extra}]'") for name, (feature, extra) in _EXTRAS.items()}
     rows = []
     for name, (feature, fix) in wanted.items():

@@ -36,7 +36,7 @@ def command(
 ) -> int:
     """Evaluate. LEARNER is an artifact (path or name), a baseline's name, or a preset without weights."""
     names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
-    with ProgressDisplay("work item", quiet) as progress:
+    with ProgressDisplay(quiet) as progress:
         report = api.evaluate(learners, suite, names, seeds, out, workers, address, device, progress)
     click.echo(report.to_json() if as_json else report.text())
     if not as_json:

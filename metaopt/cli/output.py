@@ -37,39 +37,46 @@ def _cell(value: Any) -> str:
 
 
 class ProgressDisplay:
-    """A bar on a terminal, a line every ten seconds elsewhere, nothing when quiet; a context manager that leaves the line finished."""
+    """A bar on a terminal, a line every ten seconds elsewhere, nothing when quiet; see `metaopt.progress.Progress`."""
 
-    def __init__(self, unit: str, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._unit, self._quiet, self._stream = unit, quiet, stream or sys.stderr
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._quiet, self._stream = quiet, stream or sys.stderr
         self._bar: Any = None
+        self._what = ""
+        self._first = 0
         self._started = self._last_line = time.monotonic()
-        self._first: int | None = None
 
     def __enter__(self) -> "ProgressDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._finish()
 
-    def __call__(self, done: int, total: int, numbers: Mapping[str, float | str]) -> None:
-        """Show that `done` of `total` are done; see `metaopt.progress.Progress`."""
+    def __call__(self, what: str, done: int, total: int, numbers: Mapping[str, float | str] | None = None, /) -> None:
+        """Show that `done` of `total` units of `what` are done."""
         if self._quiet:
             return
-        if self._first is None:  # a resumed run starts in the middle: its speed counts from there
-            self._first = done - 1
+        if what != self._what:
+            self._finish()
+            # A resumed run starts in the middle: its speed counts from there. The first unit has been running since the last phase.
+            self._what, self._first, self._started = what, done - 1, time.monotonic() if self._what else self._started
         if self._stream.isatty():
-            self._draw(done, total, numbers)
+            self._draw(done, total, numbers or {})
         elif (now := time.monotonic()) - self._last_line >= _LINE_EVERY_S or done == total:
             self._last_line = now
             left = (total - done) * (now - self._started) / max(done - self._first, 1)
-            shown = "".join(f", {label} {_cell(value)}" for label, value in numbers.items())
-            click.echo(f"{self._unit} {done}/{total}{shown}, {left:.0f} s left", file=self._stream)
+            shown = "".join(f", {label} {_cell(value)}" for label, value in (numbers or {}).items())
+            click.echo(f"{what} {done}/{total}{shown}, {left:.0f} s left", file=self._stream)
 
     def _draw(self, done: int, total: int, numbers: Mapping[str, float | str]) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done - 1, unit=self._unit, file=self._stream, dynamic_ncols=True, leave=True)
+            self._bar = tqdm(total=total, initial=done - 1, desc=self._what, file=self._stream, dynamic_ncols=True)
         self._bar.set_postfix({label: _cell(value) for label, value in numbers.items()}, refresh=False)
         self._bar.update(done - self._bar.n)
+
+    def _finish(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

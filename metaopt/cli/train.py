@@ -33,7 +33,7 @@ def command(
     quiet: bool,
 ) -> int:
     """Meta-train. CONFIG is the path of a YAML file or a bundled name; KEY=VALUE replaces one of its values (outer.steps=50)."""
-    with ProgressDisplay("outer step", quiet) as progress:
+    with ProgressDisplay(quiet) as progress:
         run = api.train(config, overrides, seed, run_dir, workers, address, device, resume, progress)
     if run.stopped:
         click.echo(f"preempted: continue with --resume --run-dir {run.path}", err=True)
