@@ -1,0 +1,132 @@
+"""Who is evaluated: artifacts, baselines by name, and presets that nobody has meta-trained.
+
+| written | means |
+|---|---|
+| path, bundled or cached name, `Artifact` | the artifact at lr = 1 with its card's default schedule over the task's horizon |
+| `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine |
+| `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; warm-up and cosine |
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaopt import artifacts, baselines, learners
+from metaopt.artifacts import Artifact
+from metaopt.errors import ConfigError
+from metaopt.learners import SCHEDULES, GradientLearner, Learner, Schedule
+from metaopt.learners.update_rules import get_rule
+from metaopt.names import nearest
+
+__all__ = ["Candidate", "LearnerLike", "resolve"]
+
+_STARTS = {"start": "adam", "random": "random"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A learner ready to be evaluated; callers may make their own.
+
+    Attributes:
+        name: unique in a report.
+        learner: the pair (init, advance); hashable and picklable.
+        theta: its meta-parameters.
+        card: of the artifact it comes from, else None.
+    """
+
+    name: str
+    learner: Learner
+    theta: Mapping[str, Tensor]
+    card: Mapping[str, Any] | None = None
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits of the learner's definition and meta-parameters."""
+        digest = hashlib.blake2b(self._definition().encode(), digest_size=8)
+        for name, value in sorted(self.theta.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _definition(self) -> str:
+        if not isinstance(self.learner, GradientLearner):
+            return repr(self.learner)
+        rule = self.learner.rule
+        options = {key: value for key, value in sorted(vars(rule).items()) if isinstance(value, bool | int | float | str | dict)}
+        return repr((type(rule).__name__, options, self.learner.schedule, self.learner.weight_decay))
+
+
+LearnerLike = str | os.PathLike[str] | Artifact | Candidate
+
+
+def resolve(wanted: LearnerLike | Sequence[LearnerLike]) -> list[Candidate]:
+    """Return the candidates that these names, paths and artifacts stand for; a name that is there twice gets a number.
+
+    Raises:
+        ConfigError: nothing to evaluate, an unknown name, start or rate.
+        UnsafeArtifactError: an artifact that does not load.
+    """
+    entries = [wanted] if isinstance(wanted, str | os.PathLike | Artifact | Candidate) else list(wanted)
+    if not entries:
+        raise ConfigError("learners must name at least one artifact, baseline or preset, got none")
+    candidates: list[Candidate] = []
+    for entry in entries:
+        candidate = _one(entry)
+        twins = sum(one.name.split("#")[0] == candidate.name for one in candidates)
+        candidates.append(replace(candidate, name=f"{candidate.name}#{twins + 1}") if twins else candidate)
+    return candidates
+
+
+def _one(entry: LearnerLike) -> Candidate:
+    if isinstance(entry, Candidate):
+        return entry
+    if isinstance(entry, Artifact):
+        return _from_artifact(entry)
+    text = os.fspath(entry)
+    name, _, option = text.partition("@")
+    if os.path.lexists(text):
+        return _from_artifact(artifacts.load(entry))
+    if name in baselines.names():
+        return _from_baseline(text, name, option)
+    if option and name in learners.names():
+        return _from_preset(text, name, option)
+    if "@" in text:
+        raise ConfigError(
+            f"learner {text!r}: {name!r} is neither a rule nor a baseline{nearest(name, (*learners.names(), *baselines.names()))}"
+        )
+    return _from_artifact(artifacts.load(entry))
+
+
+def _from_artifact(artifact: Artifact) -> Candidate:
+    card = artifact.card
+    if card["kind"] != "update_rule":
+        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']!r}; only update_rule can be evaluated")
+    given = card["step"]["default_schedule"]
+    schedule = Schedule(**given) if given else SCHEDULES["constant"]
+    theta = dict(artifact.weights)
+    if card["step"]["base_lr"] != 1.0:
+        theta["lr"] = torch.tensor(float(card["step"]["base_lr"]))
+    return Candidate(artifact.name, GradientLearner(get_rule(card["rule"]["name"], **card["rule"]["options"]), schedule), theta, card)
+
+
+def _from_preset(text: str, name: str, option: str) -> Candidate:
+    if option not in _STARTS:
+        raise ConfigError(f"learner {text!r}: after '@' {name} takes {' or '.join(_STARTS)}, got {option!r}")
+    learner = learners.get(name, schedule=baselines.SCHEDULE, start=_STARTS[option])
+    return Candidate(text, learner, learner.init_theta(0))
+
+
+def _from_baseline(text: str, name: str, option: str) -> Candidate:
+    baseline = baselines.get(name)
+    try:
+        rate = float(option) if option else baseline.default_lr
+    except ValueError:
+        rate = math.nan
+    if not 0.0 < rate < math.inf:
+        raise ConfigError(f"learner {text!r}: after '@' the baseline {name} takes a learning rate > 0, got {option!r}")
+    return Candidate(f"{name}@{rate:g}", learners.get(baseline.rule, schedule=baselines.SCHEDULE), {"lr": torch.tensor(rate)})
