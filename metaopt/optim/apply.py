@@ -66,13 +66,21 @@ def advance_chunks(rule: UpdateRule, chunks: Sequence[Chunk]) -> None:
             state[MASTER] = end
             still = chunk.lr.reshape(-1, *[1] * (end.ndim - 1)) == 0
             end = torch.where(still, stored, end.to(stored.dtype))  # -0.0 stays -0.0
-        torch._foreach_copy_(chunk.params, list(end.unbind(0)))
+        _overwrite(chunk.params, end)
         for key, values in state.items():
-            torch._foreach_copy_(chunk.state[key], list(values.unbind(0)))
+            _overwrite(chunk.state[key], values)
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
     return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _overwrite(targets: list[Tensor], stacked: Tensor) -> None:
+    if not isinstance(stacked, DTensor):
+        torch._foreach_copy_(targets, list(stacked.unbind(0)))
+        return
+    for target, value in zip(targets, stacked.unbind(0), strict=True):  # _foreach_copy_ has no sharding strategy
+        target.copy_(value)
 
 
 def _apply(rule: UpdateRule, chunk: Chunk, params: Tensor, grads: Tensor, state: State) -> tuple[Tensor, State]:
