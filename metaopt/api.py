@@ -15,7 +15,8 @@ from metaopt.errors import ConfigError
 from metaopt.progress import Progress
 
 if TYPE_CHECKING:
-    from metaopt.evaluation import LearnerLike, Report
+    from metaopt.evaluation import Report
+    from metaopt.evaluation.candidates import LearnerLike
     from metaopt.outer.trainer import Run
 
 __all__ = ["evaluate", "train"]

@@ -25,7 +25,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(report.text())
-    print("report:", report.path)
+    print("report:", report.path / "report.html")
     return 3 if report.quarantined else 0
 
 

@@ -40,5 +40,5 @@ def command(
         report = api.evaluate(learners, suite, names, seeds, out, workers, address, device, progress)
     click.echo(report.to_json() if as_json else report.text())
     if not as_json:
-        click.echo(f"report: {report.path}")
+        click.echo(f"report: {report.path / 'report.html'}")
     return QUARANTINED if report.quarantined else DONE

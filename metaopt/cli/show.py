@@ -1,6 +1,7 @@
 """`metaopt show`: a run's progress and plots, or an artifact's card."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ _SHOWN_STEPS = 12
 def command(path_or_name: str, as_json: bool, quiet: bool) -> None:
     """Show a run directory's progress and plots, or the card of an artifact (path or name)."""
     path = Path(path_or_name)
-    if (path / "config.yaml").is_file():
+    if os.path.isfile(path / "config.yaml"):  # unlike Path.is_file, no error for a name that is too long
         _show_run(path, as_json, quiet)
-    elif path.is_dir() and not (path / "card.json").exists():
+    elif os.path.isdir(path) and not (path / "card.json").exists():
         raise ConfigError(f"{path_or_name!r} is neither a run directory (config.yaml) nor an artifact (card.json)")
     else:
         _show_card(path_or_name, as_json, quiet)

@@ -65,7 +65,7 @@ def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
         return path, f"{name} {context['text']}"
     if kind in _BOUNDS:
         sign, key = _BOUNDS[kind]
-        return path, f"{name} must be {sign} {show_value(context[key])}, {got}"
+        return path, f"{name} must be {sign} {_bound(context[key])}, {got}"
     if kind == "string_pattern_mismatch":
         return path, f"{name} must be {_NAME_RULE}, {got}"
     if kind in ("too_long", "too_short"):
@@ -82,6 +82,10 @@ def real_path(loc: tuple[str | int, ...], tree: Any) -> Path:
             continue
         path = (*path, part)
     return path
+
+
+def _bound(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _words(listed: str) -> list[str]:

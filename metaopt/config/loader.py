@@ -1,6 +1,7 @@
 """Load a config by path or bundled name, apply overrides, check it, and remember where every value came from."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -79,7 +80,7 @@ def parse_config(
 def _find(source: str | FilePath) -> tuple[FilePath, str]:
     """Return the file of a config, and how to call it in messages and origins (the same text on every machine for bundled ones)."""
     path, bundled = FilePath(source), bundled_configs()
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
         return path, " ".join(str(source).split())
     if str(source) in bundled:
         return bundled[str(source)], f"configs/{source}.yaml"
