@@ -78,7 +78,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     return FAILED, f"failed with {type(error).__name__}: {error} (-v shows where)"
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("metaopt", cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="metaopt %(version)s")
 def cli() -> None:
     """Meta-train learned optimizers, measure them on tasks that they have not met, use them in PyTorch."""

@@ -88,7 +88,7 @@ def _print_pairs(values: dict[str, Any]) -> None:
             for key, child in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, child)
         else:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+            flat[prefix] = value if isinstance(value, str) and value else json.dumps(value)
 
     walk("", values)
     width = max(map(len, flat))

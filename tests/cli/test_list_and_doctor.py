@@ -1,0 +1,65 @@
+"""`metaopt list` and `metaopt doctor`: tables for people, JSON for programs."""
+
+import json
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+from click.testing import CliRunner
+
+from metaopt import learners, tasks
+from metaopt.cli import doctor
+from metaopt.cli.main import cli
+from metaopt.config import bundled_configs
+
+
+def rows(*words: str) -> list[dict[str, object]]:
+    result = CliRunner().invoke(cli, [*words, "--json"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    found: list[dict[str, object]] = json.loads(result.stdout)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["tasks", "learners", "configs", "suites", "baselines", "artifacts"])
+def test_every_kind_has_a_table_with_a_line_each(kind: str) -> None:
+    found = rows("list", kind)
+    lines = CliRunner().invoke(cli, ["list", kind]).stdout.splitlines()
+    names = CliRunner().invoke(cli, ["list", kind, "-q"]).stdout.split()
+    if found:
+        assert len(lines) == len(found) + 1
+        assert lines[0].split() == list(found[0])
+    assert names == [row["name"] for row in found] or names == ["none"]
+
+
+def test_lists_are_those_of_the_registries() -> None:
+    assert [row["name"] for row in rows("list", "tasks")] == list(tasks.names())
+    assert [row["name"] for row in rows("list", "learners")] == list(learners.names())
+    assert [row["name"] for row in rows("list", "configs")] == list(bundled_configs())
+
+
+def test_rows_say_what_programs_need() -> None:
+    by_name = {row["name"]: row for row in rows("list", "tasks")}
+    assert by_name["digits_conv"]["meta_train"] == 0
+    assert by_name["digits_mlp"]["offers"] == ["stream", "model"]
+    assert {row["name"]: row["meta_parameters"] for row in rows("list", "learners")}["adamw"] == 0
+    for row in rows("list", "artifacts"):
+        assert set(row) == {"name", "kind", "path"}
+
+
+def test_doctor_names_what_is_missing_and_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = doctor.version
+
+    def version(name: str) -> str:
+        if name == "schedulefree":
+            raise PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    by_what = {row["what"]: row for row in rows("doctor")}
+    assert by_what["torch"]["missing_for"] == ""
+    assert "cpu" in str(by_what["devices"]["found"])
+    missing = by_what["schedulefree"]
+    assert missing["missing_for"] == "the schedule-free baseline"
+    assert missing["fix"] == "pip install 'metaopt-platform[baselines]'"
+    quiet = CliRunner().invoke(cli, ["doctor", "-q"]).stdout
+    assert "schedulefree" in quiet
+    assert "python" not in quiet

@@ -1,0 +1,90 @@
+"""Tables, and progress on a terminal and elsewhere."""
+
+import io
+import json
+
+import pytest
+
+from metaopt.cli import output
+from metaopt.cli.output import ProgressDisplay, print_rows
+
+
+class Clock:
+    """A monotonic clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(output, "time", clock)
+    return clock
+
+
+def test_a_line_every_ten_seconds_off_a_terminal(clock: Clock) -> None:
+    stream = io.StringIO()
+    with ProgressDisplay(stream=stream) as progress:
+        for done in range(1, 13):
+            clock.now += 4.0
+            progress("outer step", done, 12, {"meta-loss": 1 / 3, "inner steps/s": 2411.4})
+    assert stream.getvalue().splitlines() == [
+        "outer step 3/12, meta-loss 0.3333, inner steps/s 2411, 36 s left",
+        "outer step 6/12, meta-loss 0.3333, inner steps/s 2411, 24 s left",
+        "outer step 9/12, meta-loss 0.3333, inner steps/s 2411, 12 s left",
+        "outer step 12/12, meta-loss 0.3333, inner steps/s 2411, 0 s left",
+    ]
+
+
+def test_a_resumed_run_is_timed_from_where_it_began(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = ProgressDisplay(stream=stream)
+    clock.now = 10.0
+    progress("outer step", 101, 111)
+    assert stream.getvalue() == "outer step 101/111, 100 s left\n"
+
+
+def test_phases_are_timed_apart(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = ProgressDisplay(stream=stream)
+    clock.now = 100.0
+    progress("learners", 2, 2)
+    progress("baselines", 1, 3)
+    clock.now = 120.0
+    progress("baselines", 2, 3)
+    assert stream.getvalue().splitlines() == ["learners 2/2, 0 s left", "baselines 2/3, 10 s left"]
+
+
+def test_quiet_is_silent() -> None:
+    stream = io.StringIO()
+    ProgressDisplay(quiet=True, stream=stream)("outer step", 1, 1)
+    assert stream.getvalue() == ""
+
+
+def test_a_bar_on_a_terminal() -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    with ProgressDisplay(stream=stream) as progress:
+        progress("outer step", 1, 2, {"meta-loss": 0.5})
+        progress("outer step", 2, 2, {"meta-loss": 0.25})
+    last = stream.getvalue().split("\r")[-1]
+    assert last.startswith("outer step: 100%")
+    assert "2/2" in last
+    assert "meta-loss=0.25" in last
+    assert "\x1b[3" not in stream.getvalue()
+
+
+def test_tables_align_and_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"name": "a", "lr": 0.0001234567, "tags": ["x", "y"]}, {"name": "long", "lr": 3, "tags": []}]
+    print_rows(rows, as_json=False)
+    assert capsys.readouterr().out == "name  lr         tags\na     0.0001235  x, y\nlong  3\n"
+    print_rows(rows, as_json=True)
+    assert json.loads(capsys.readouterr().out) == rows
+    print_rows(rows, as_json=False, quiet=True)
+    assert capsys.readouterr().out == "a\nlong\n"
+    print_rows([], as_json=False)
+    assert capsys.readouterr().out == "none\n"

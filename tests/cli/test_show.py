@@ -1,0 +1,72 @@
+"""`metaopt show` on a run directory, finished or not, and on an artifact."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from metaopt.artifacts import Artifact, new_card
+from metaopt.cli.main import cli
+from metaopt.config import load_config
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("run")
+    (path / "plots").mkdir(parents=True)
+    (path / "plots" / "loss.png").write_bytes(b"")
+    for step in (5, 10):
+        (path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    (path / "config.yaml").write_text(load_config("quickstart", ["outer.steps=40"]).to_yaml())
+    lines = [json.dumps({"outer_step": i, "meta_loss": 1.0 / i, "shards": [1, 2]}) for i in range(1, 31)]
+    (path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"outer_step": 31, "meta')
+    return path
+
+
+def test_run_shows_progress_last_commit_and_plots(run: Path) -> None:
+    text = CliRunner().invoke(cli, ["show", "run"]).stdout
+    pairs = dict(line.split(maxsplit=1) for line in text.split("\n\n")[0].splitlines())
+    assert pairs == {
+        "run": "run",
+        "config": "quickstart",
+        "seed": "0",
+        "outer_steps": "30 of 40",
+        "last_commit": "step-00000010",
+        "artifact": "none yet",
+        "plots": '["run/plots/loss.png"]',
+    }
+    table = [line.split() for line in text.split("\n\n")[1].splitlines()]
+    assert table[0] == ["outer_step", "meta_loss"]
+    assert (table[1], table[-1]) == (["1", "1"], ["30", "0.03333"])
+    assert len(table) == 13
+
+
+def test_run_as_json_has_every_complete_row(run: Path) -> None:
+    shown = json.loads(CliRunner().invoke(cli, ["show", "run", "--json"]).stdout)
+    assert [row["outer_step"] for row in shown["metrics"]] == list(range(1, 31))
+    assert shown["plots"] == ["run/plots/loss.png"]
+
+
+def test_run_that_has_not_begun(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    result = CliRunner().invoke(cli, ["show", "run"])
+    assert result.exit_code == 0
+    assert "0 of 40" in result.stdout
+
+
+def test_damaged_metrics_are_named(run: Path) -> None:
+    (run / "metrics.jsonl").write_text("{}\nnonsense\n")
+    result = CliRunner().invoke(cli, ["show", "run"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("metaopt: 'run/metrics.jsonl' is damaged: ")
+
+
+def test_artifact_shows_its_card(tmp_path: Path) -> None:
+    path = Artifact(new_card("mine", "learnable_adam"), {"log_lr": torch.tensor(-7.0)}).save(tmp_path / "mine")
+    runner = CliRunner()
+    shown = dict(line.split(maxsplit=1) for line in runner.invoke(cli, ["show", str(path)]).stdout.splitlines())
+    assert (shown["name"], shown["rule.name"], shown["step.base_lr"]) == ("mine", "learnable_adam", "1.0")
+    assert json.loads(runner.invoke(cli, ["show", str(path), "--json"]).stdout)["name"] == "mine"

@@ -1,0 +1,68 @@
+"""`metaopt train`: what it passes on, and what it says and returns at each end of a run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from metaopt import api
+from metaopt.cli.main import cli
+
+
+class FakeTrain:
+    """Stands for `api.train`: keeps its arguments and answers with a run."""
+
+    def __init__(self, **end: Any) -> None:
+        self.run = SimpleNamespace(path=Path("runs/x"), artifact=Path("runs/x/artifact"), quarantined=0, stopped=False)
+        vars(self.run).update(end)
+        self.arguments: tuple[Any, ...] = ()
+
+    def __call__(self, *arguments: Any) -> SimpleNamespace:
+        *self.arguments, progress = arguments
+        progress("outer step", 2, 2, {"meta-loss": 0.5})
+        return self.run
+
+
+def test_arguments_reach_the_front_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = FakeTrain()
+    monkeypatch.setattr(api, "train", train)
+    words = [
+        "--seed",
+        "3",
+        "quickstart",
+        "--workers",
+        "2",
+        "outer.steps=5",
+        "--run-dir",
+        "there",
+        "--resume",
+        "--device",
+        "cpu",
+        "compile=true",
+    ]
+    result = CliRunner().invoke(cli, ["train", *words])
+    assert train.arguments == ["quickstart", ("outer.steps=5", "compile=true"), 3, Path("there"), 2, None, "cpu", True]
+    assert (result.exit_code, result.stdout) == (0, "runs/x/artifact\n")
+    assert result.stderr == "outer step 2/2, meta-loss 0.5, 0 s left\n"
+
+
+def test_quiet_prints_the_result_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "train", FakeTrain())
+    result = CliRunner().invoke(cli, ["train", "quickstart", "-q"])
+    assert (result.stdout, result.stderr) == ("runs/x/artifact\n", "")
+
+
+def test_quarantined_items_are_status_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "train", FakeTrain(quarantined=2))
+    result = CliRunner().invoke(cli, ["train", "quickstart", "-q"])
+    assert (result.exit_code, result.stdout) == (3, "runs/x/artifact\n")
+    assert result.stderr == "2 work items were quarantined, see runs/x/timing.jsonl\n"
+
+
+def test_a_stopped_run_is_status_75_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "train", FakeTrain(stopped=True, artifact=None))
+    result = CliRunner().invoke(cli, ["train", "quickstart", "-q"])
+    assert (result.exit_code, result.stdout) == (75, "")
+    assert result.stderr == "preempted: continue with --resume --run-dir runs/x\n"
