@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from metaopt.inner.step import fresh_carries, training_step
+from metaopt.inner.step import BATCHES_AHEAD, fresh_carries, training_batches, training_step
 from metaopt.learners.learner import Carry, Learner, Theta
-from metaopt.tasks.task import Task, stack_tasks
+from metaopt.tasks.task import Batch, Task, stack_tasks
 
 __all__ = ["Episodes", "Pairs", "Window"]
 
@@ -82,13 +82,22 @@ class Pairs:
     def _restart(self, theta: Theta, pairs: Sequence[int], stagger: bool) -> None:
         for pair in pairs:
             self._begin(pair, stagger)
-        rows = torch.tensor([*pairs, *(p + self.pairs for p in pairs)], device=self.device)
+        rows = self._rows(pairs)
         tasks, keys = self._stack(pairs)
         fresh = fresh_carries(self.learner, {k: v[rows] for k, v in theta.items()}, tasks, keys, theta_stacked=True)
         if self.carry is None:
             self.carry = fresh
         else:
             self.carry = tree_map(lambda old, new: old.index_copy(0, rows, new), self.carry, fresh)
+
+    def _rows(self, pairs: Sequence[int]) -> Tensor:
+        return torch.tensor([*pairs, *(p + self.pairs for p in pairs)], device=self.device)
+
+    def _batches(self, pairs: Sequence[int], steps: int) -> Batch:
+        """Return the next batches [S, 2 * len(pairs), ...] of both members of some pairs."""
+        tasks, keys = self._stack(pairs)
+        clocks = torch.tensor([self.clock[p] for p in [*pairs, *pairs]], dtype=torch.int64, device=self.device)
+        return training_batches(tasks, keys, clocks, steps)
 
     def advance(self, theta: Theta, window: int, *, restart: bool = False, endless: bool = True, stagger: bool = True) -> Window:
         """Advance all pairs by a window of steps.
@@ -108,28 +117,35 @@ class Pairs:
         first = torch.ones(window, self.pairs, dtype=torch.bool)
         valid = torch.ones(window, self.pairs, dtype=torch.bool)
         losses, raws = [], []
-        stacked: tuple[Task, Tensor] | None = None
+        everyone = range(self.pairs)
+        tasks: Task | None = None
         for w in range(window):
-            due = [p for p in range(self.pairs) if self.clock[p] >= self.length[p]]
+            place, ahead = w % BATCHES_AHEAD, min(BATCHES_AHEAD, window - w + w % BATCHES_AHEAD)
+            due = [p for p in everyone if self.clock[p] >= self.length[p]]
             starting = due if endless or w == 0 else []
             if starting:
                 if w > 0:
                     first[w:, starting] = False
                 self._restart(theta, starting, stagger)
-                stacked = None
+                tasks = None
             elif due:
                 valid[w, due] = False
-            if stacked is None:
-                stacked = self._stack(range(self.pairs))
-            tasks, keys = stacked
+            if tasks is None:
+                tasks, _ = self._stack(everyone)
+            if place == 0:
+                batches = self._batches(everyone, ahead)
+            elif starting:
+                for name, value in self._batches(starting, ahead - place).items():
+                    batches[name][place:, self._rows(starting)] = value
             step = training_step(self.learner, tasks.program, True, self.compiled)
-            t = torch.tensor([*self.clock, *self.clock], dtype=torch.int64, device=self.device)
-            self.carry, raw, loss = step(theta, tasks.numbers, tasks.shared, keys, self.carry, t)
+            batch = {name: value[place] for name, value in batches.items()}
+            self.carry, raw, loss = step(theta, tasks.numbers, tasks.shared, self.carry, batch)
             losses.append(loss)
             raws.append(raw)
             self.clock = [c + 1 for c in self.clock]
         loss_WM, raw_WM = torch.stack(losses), torch.stack(raws)
-        cap = stacked[0].program.cap if stacked else 0.0
+        assert tasks is not None  # window >= 1
+        cap = tasks.program.cap
         counted = torch.cat([valid, valid], 1).to(loss_WM.device)
         nonfinite = ~torch.isfinite(raw_WM) & counted
         out = (nonfinite | ((loss_WM >= cap) & counted)).any(0).reshape(2, self.pairs).any(0).tolist()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metaopt.errors import TaskError
-from metaopt.inner.step import evaluation_step, fresh_carries, training_step
+from metaopt.inner.step import BATCHES_AHEAD, evaluation_step, fresh_carries, heldout_batch, training_batches, training_step
 from metaopt.learners.learner import Carry, Learner, Theta
 from metaopt.tasks.task import Task, stack_tasks
 
@@ -79,9 +79,12 @@ def run(
     for t in range(budget_steps + 1):
         clock = torch.full_like(keys, t)
         if eval_every and (t % eval_every == 0 or t == budget_steps):
-            evals.append((t, *evaluate(theta, stacked.numbers, stacked.shared, keys, carry, clock)))
+            evals.append((t, *evaluate(theta, stacked.numbers, stacked.shared, carry, heldout_batch(stacked, keys, clock))))
         if t < budget_steps:
-            carry, raw, scaled = step(theta, stacked.numbers, stacked.shared, keys, carry, clock)
+            if t % BATCHES_AHEAD == 0:
+                ahead = training_batches(stacked, keys, clock, min(BATCHES_AHEAD, budget_steps - t))
+            batch = {name: value[t % BATCHES_AHEAD] for name, value in ahead.items()}
+            carry, raw, scaled = step(theta, stacked.numbers, stacked.shared, carry, batch)
             losses.append(raw)
             normalised.append(scaled)
     loss_TN, normalised_TN = torch.stack(losses), torch.stack(normalised)

@@ -1,6 +1,8 @@
 """One inner step of a stack of particles: the program that every runner repeats.
 
-Legend: N particles (stacked on axis 0 of theta, numbers, carry and keys). Nothing in a step talks to the host.
+Legend: N particles (stacked on axis 0 of theta, numbers, carry and keys), S steps. Nothing in a step talks to the host.
+
+Batches are drawn outside the compiled step, many steps at a time: 64-bit counters wrap around, which compiled C++ leaves undefined.
 """
 
 import functools
@@ -14,51 +16,71 @@ from torch.func import vmap
 from metaopt import seeds
 from metaopt.learners.learner import Carry, Learner, Theta
 from metaopt.memory import keep_freed_memory
-from metaopt.tasks.task import Program, Task
+from metaopt.tasks.task import Batch, Numbers, Program, Task
 
-__all__ = ["Step", "evaluation_step", "fresh_carries", "training_step"]
+__all__ = ["BATCHES_AHEAD", "evaluation_step", "fresh_carries", "heldout_batch", "training_batches", "training_step"]
+
+BATCHES_AHEAD = 32  # steps whose batches are drawn in one go; bounds the memory that they take
 
 # Keys of one run, below its seed.
 _INIT, _BATCH, _HELDOUT = 0, 1, 2
 
-Step = Callable[..., Any]
 
-
-def _vmapped(one: Step, theta_stacked: bool, compiled: bool) -> Step:
+def _vmapped(one: Callable[..., Any], theta_stacked: bool, compiled: bool) -> Callable[..., Any]:
     keep_freed_memory()
-    # (theta, numbers, shared, key, carry, t): a data set is shared, everything else is per particle.
-    step = vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0, 0, 0))
+    # (theta, numbers, shared, carry, batch): a data set is shared, everything else is per particle.
+    step = vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0, 0))
     return torch.compile(step, fullgraph=True, dynamic=False) if compiled else step
 
 
 @functools.cache
-def training_step(learner: Learner, program: Program, theta_stacked: bool, compiled: bool) -> Step:
-    """Return (theta, numbers, shared, key [N], carry, t [N]) -> (carry, raw loss [N], normalised loss [N])."""
+def training_step(learner: Learner, program: Program, theta_stacked: bool, compiled: bool) -> Callable[..., tuple[Carry, Tensor, Tensor]]:
+    """Return (theta, numbers, shared, carry, batch) -> (carry, raw loss [N], normalised loss [N])."""
 
-    def one(theta: Theta, numbers: Any, shared: Any, key: Tensor, carry: Carry, t: Tensor) -> tuple[Carry, Tensor, Tensor]:
+    def one(theta: Theta, numbers: Numbers, shared: Batch, carry: Carry, batch: Batch) -> tuple[Carry, Tensor, Tensor]:
         task = Task(program, numbers, shared)
-        carry, record = learner.advance(theta, task, carry, task.batch(seeds.fold_in(key, _BATCH), t))
+        carry, record = learner.advance(theta, task, carry, batch)
         return carry, record.loss, task.normalise(record.loss)
 
     return _vmapped(one, theta_stacked, compiled)
 
 
 @functools.cache
-def evaluation_step(learner: Learner, program: Program, theta_stacked: bool, compiled: bool) -> Step:
-    """Return the same arguments -> (raw, normalised) held-out loss [N]: an advance whose carry is thrown away."""
+def evaluation_step(learner: Learner, program: Program, theta_stacked: bool, compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the same arguments -> (raw, normalised) loss [N]: an advance whose carry is thrown away."""
 
-    def one(theta: Theta, numbers: Any, shared: Any, key: Tensor, carry: Carry, t: Tensor) -> tuple[Tensor, Tensor]:
+    def one(theta: Theta, numbers: Numbers, shared: Batch, carry: Carry, batch: Batch) -> tuple[Tensor, Tensor]:
         task = Task(program, numbers, shared)
-        _, record = learner.advance(theta, task, carry, task.heldout(seeds.fold_in(key, _HELDOUT), t))
+        _, record = learner.advance(theta, task, carry, batch)
         return record.loss, task.normalise(record.loss)
 
     return _vmapped(one, theta_stacked, compiled)
 
 
+def training_batches(tasks: Task, keys: Tensor, clocks: Tensor, steps: int) -> Batch:
+    """Return the batches [S, N, ...] of `steps` inner steps from each particle's clock [N] on."""
+
+    def one(numbers: Numbers, shared: Batch, key: Tensor, t: Tensor) -> Batch:
+        return Task(tasks.program, numbers, shared).batch(seeds.fold_in(key, _BATCH), t)
+
+    over_particles = vmap(one, in_dims=(0, None, 0, 0))
+    ahead = clocks + torch.arange(steps, device=clocks.device).unsqueeze(1)
+    return vmap(over_particles, in_dims=(None, None, None, 0))(tasks.numbers, tasks.shared, keys, ahead)
+
+
+def heldout_batch(tasks: Task, keys: Tensor, clocks: Tensor) -> Batch:
+    """Return a held-out batch for each particle [N, ...]."""
+
+    def one(numbers: Numbers, shared: Batch, key: Tensor, t: Tensor) -> Batch:
+        return Task(tasks.program, numbers, shared).heldout(seeds.fold_in(key, _HELDOUT), t)
+
+    return vmap(one, in_dims=(0, None, 0, 0))(tasks.numbers, tasks.shared, keys, clocks)
+
+
 def fresh_carries(learner: Learner, theta: Theta, tasks: Task, keys: Tensor, theta_stacked: bool) -> Carry:
     """Return the stacked carries of fresh inner runs: one for each key [N] of the stacked tasks."""
 
-    def one(theta: Theta, numbers: Any, shared: Any, key: Tensor) -> Carry:
+    def one(theta: Theta, numbers: Numbers, shared: Batch, key: Tensor) -> Carry:
         return learner.init(theta, Task(tasks.program, numbers, shared), seeds.fold_in(key, _INIT))
 
     return vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0))(theta, tasks.numbers, tasks.shared, keys)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metaopt.errors import TaskError
 
-__all__ = ["SPLITS", "Batch", "Family", "Params", "Program", "Task", "TaskSpec", "stack_tasks"]
+__all__ = ["SPLITS", "Batch", "Family", "Numbers", "Params", "Program", "Task", "TaskSpec", "stack_tasks"]
 
 SPLITS = ("meta_train", "meta_valid", "meta_test")
 
