@@ -1,9 +1,31 @@
-"""Settings for all tests."""
+"""What several test packages share: the import path of `tests`, and one Ray for the whole run."""
 
-import torch
-from hypothesis import settings
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-# Machines that run tests are busy and shared: a slow example is no failure, and each test process has one core.
-settings.register_profile("metaopt", deadline=None)
-settings.load_profile("metaopt")
-torch.set_num_threads(1)
+import pytest
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # helper modules are imported as tests.<package>.<module>, by Ray's processes too
+    sys.path.insert(0, str(ROOT))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all Ray tests in one process of pytest-xdist: starting a Ray takes longer than all of them."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray of four logical CPUs; pools that find it use it and leave it running."""
+    from metaopt.cluster.ray_pool import start_ray
+
+    owns = start_ray(None, 4)
+    yield
+    if owns:
+        import ray
+
+        ray.shutdown()

@@ -1,0 +1,358 @@
+"""A pool of Ray actors. The only module that imports Ray; `metaopt.cluster.make_pool` imports it when it is asked for.
+
+Ray only starts processes and carries messages: it neither restarts actors nor retries calls (`max_restarts=0`, `max_task_retries=0`),
+because its retries are at-least-once. What happens after a loss is decided by the ledger. One call is in flight for each worker.
+"""
+
+import logging
+import math
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar
+
+from metaopt.cluster.ledger import Ledger, RestartBudget
+from metaopt.cluster.pool import (
+    PoolStats,
+    Recover,
+    Reply,
+    Setup,
+    Shared,
+    Worker,
+    WorkItem,
+    WorkResult,
+    answer,
+    check_same_versions,
+    check_size,
+    versions,
+)
+from metaopt.errors import ConfigError, MetaoptError, WorkerLostError
+
+__all__ = ["RayPool", "start_ray"]
+
+START_TIMEOUT_S = 180.0
+PROBE_TIMEOUT_S = 5.0
+_CACHED = 2  # shared objects that a worker keeps unpacked: those of this outer step and the one before
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _InStore(Generic[T]):
+    """Handle of an object in Ray's store, which frees the object when the last handle is gone."""
+
+    reference: Any
+
+    def get(self) -> T:
+        import ray
+
+        key = self.reference.hex()
+        if key not in _unpacked:
+            _unpacked[key] = ray.get(self.reference)
+            while len(_unpacked) > _CACHED:
+                _unpacked.popitem(last=False)
+        value: T = _unpacked[key]
+        return value
+
+
+_unpacked: OrderedDict[str, Any] = OrderedDict()
+
+
+class _Host:
+    """The actor: holds one worker in a process of its own."""
+
+    def versions(self) -> dict[str, str]:
+        return versions()
+
+    def build(self, setup: Setup, threads: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; only the driver decides what it means
+        self._threads = threads
+        self._worker: Worker = setup.build()
+
+    def answer(self, item: WorkItem) -> Reply:
+        return answer(self._worker, item, self._threads)
+
+
+@dataclass
+class _Slot:
+    """One worker's place: its actor (None while it may not yet be re-created), its queue and the one call in flight."""
+
+    index: int
+    budget: RestartBudget = field(default_factory=RestartBudget)
+    actor: Any = None
+    handshake: Any = None
+    pending: Any = None
+    item: WorkItem | None = None
+    ledger: Ledger | None = None
+    revive_at: float = 0.0
+    queue: deque[WorkItem] = field(default_factory=deque)
+
+
+class RayPool:
+    """Runs items on `workers` Ray actors of `threads` CPUs each.
+
+    Uses the Ray that this process has already joined, else joins the one at `address`, else starts a private one on this machine, which is
+    the only kind that `close` shuts down.
+
+    Args:
+        workers: number of actors, [1, inf).
+        address: "host:port" or "auto"; None for this machine.
+        setup: picklable recipe of a worker.
+        threads: torch threads and CPUs of each actor.
+        device: an actor on "cuda" gets an equal share of the cluster's GPUs.
+
+    Raises:
+        ConfigError: unreachable address, cluster too small, worker with other versions, or what `setup.build` raises.
+        WorkerLostError: a worker did not come up.
+    """
+
+    def __init__(self, workers: int, address: str | None, setup: Setup, threads: int = 1, device: str = "cpu") -> None:
+        self.workers = workers
+        self.stats = PoolStats()
+        self._setup = setup
+        self._threads = threads
+        self._slots = [_Slot(index) for index in range(workers)]
+        self._owns_ray = start_ray(address, workers * threads)
+        try:
+            self._gpus = _fit(workers, threads, device)
+            self._come_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def share(self, value: T) -> Shared[T]:
+        """Put `value` into Ray's object store once and return its handle."""
+        import ray
+
+        return _InStore(ray.put(value))
+
+    def run(self, items: Sequence[WorkItem], recover: Recover) -> list[WorkResult]:
+        """Return one result an item, sorted by `work_id`; see `Pool.run`."""
+        for item in items:
+            check_size(item.payload, f"work item {item.work_id} of outer step {item.outer_step}")
+        ledger = Ledger(items, recover, self.stats)
+        orphans: deque[WorkItem] = deque()  # their worker died: whoever is free first takes them
+        for slot in self._slots:
+            slot.queue = deque(sorted((item for item in items if item.work_id % self.workers == slot.index), key=lambda item: item.work_id))
+        while not ledger.complete:
+            for slot in self._slots:
+                self._advance(slot, ledger, orphans)
+            for slot in self._arrived():
+                self._collect(slot, ledger, orphans)
+        return ledger.results()
+
+    def close(self) -> None:
+        """End all workers, and Ray when this pool started it."""
+        import ray
+
+        for slot in self._slots:
+            if slot.actor is not None and ray.is_initialized():
+                with suppress(RuntimeError, ValueError):  # dead already
+                    ray.kill(slot.actor, no_restart=True)
+            slot.actor = slot.pending = slot.handshake = slot.item = None
+        _unpacked.clear()
+        if self._owns_ray:
+            self._owns_ray = False
+            ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _come_up(self) -> None:
+        """Start all actors at once and wait for them: what is wrong must show before the first outer step."""
+        import ray
+
+        for slot in self._slots:
+            self._create(slot)
+        _, late = ray.wait([slot.pending for slot in self._slots], num_returns=self.workers, timeout=START_TIMEOUT_S)
+        if late:
+            raise WorkerLostError(
+                f"{len(late)} of {self.workers} workers did not start in {START_TIMEOUT_S:.0f} s: the cluster is busy or cannot place them"
+            )
+        for slot in self._slots:
+            try:
+                self._greet(slot)
+            except ray.exceptions.RayError as error:
+                raise WorkerLostError(f"worker {slot.index} could not start: {_last_line(error)}") from error
+
+    def _create(self, slot: _Slot) -> None:
+        import ray
+
+        threads = {name: str(self._threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        slot.actor = (
+            ray.remote(_Host)
+            .options(
+                num_cpus=self._threads,
+                num_gpus=self._gpus,
+                max_restarts=0,
+                max_task_retries=0,
+                runtime_env={"env_vars": threads},  # in the environment before torch is imported
+            )
+            .remote()
+        )
+        slot.handshake = slot.actor.versions.remote()
+        slot.pending = slot.actor.build.remote(self._setup, self._threads)
+
+    def _greet(self, slot: _Slot) -> None:
+        """Finish the start of a worker whose `build` has returned: first its versions, for a skew explains any other failure."""
+        import ray
+
+        handshake, built = slot.handshake, slot.pending
+        slot.handshake = slot.pending = None
+        check_same_versions(versions(), ray.get(handshake), f"worker {slot.index}")
+        try:
+            ray.get(built)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MetaoptError):
+                raise error.cause from None
+            raise
+
+    def _advance(self, slot: _Slot, ledger: Ledger, orphans: deque[WorkItem]) -> None:
+        """Re-create the slot's actor when it is due, or give a free one its next item."""
+        if slot.actor is None and time.monotonic() >= slot.revive_at:
+            self._create(slot)
+        if slot.actor is None or slot.pending is not None:
+            return
+        queue = slot.queue or orphans
+        if queue:
+            slot.item, slot.ledger = queue.popleft(), ledger
+            slot.pending = slot.actor.answer.remote(slot.item)
+
+    def _arrived(self) -> list[_Slot]:
+        """Wait until a call has ended or a worker may be re-created; return the slots whose call has ended."""
+        import ray
+
+        pending = {slot.pending: slot for slot in self._slots if slot.pending is not None}
+        due = [slot.revive_at for slot in self._slots if slot.actor is None]
+        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        if not pending:
+            time.sleep(timeout or 0.0)
+            return []
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+        return [pending[reference] for reference in ready]
+
+    def _collect(self, slot: _Slot, ledger: Ledger, orphans: deque[WorkItem]) -> None:
+        """Take the answer of a call that has ended, whatever it is."""
+        import ray
+
+        item, slot.item = slot.item, None
+        try:
+            if item is None:
+                self._greet(slot)
+                return
+            reference, slot.pending = slot.pending, None
+            try:
+                reply = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:  # a payload or value that cannot travel; the actor is well
+                reply = Reply("error", str(error), 0.0)
+        except ray.exceptions.RayError as error:
+            cause = type(error).__name__ if item is not None else _last_line(error)  # after a start, the text says what is wrong
+            self._lose(slot, cause)
+            again = None if item is None or slot.ledger is not ledger else ledger.lose(item, slot.index, cause)
+            if again is not None:
+                orphans.append(again)
+            return
+        if slot.ledger is not ledger:  # issued by a run that was abandoned
+            self.stats.duplicates += 1
+            return
+        again = ledger.settle(item, reply, slot.index)
+        if again is not None:
+            slot.queue.appendleft(again)
+
+    def _lose(self, slot: _Slot, cause: str) -> None:
+        import ray
+
+        with suppress(RuntimeError, ValueError):
+            ray.kill(slot.actor, no_restart=True)  # it may live on behind a broken connection
+        slot.actor = slot.pending = slot.handshake = None
+        slot.revive_at = slot.budget.spend(slot.index, cause)
+        self.stats.restarts += 1
+
+
+def start_ray(address: str | None, cpus: int) -> bool:
+    """Make sure that this process has joined a Ray; return whether it was started here (then the caller shuts it down).
+
+    A private Ray binds to this machine, has no dashboard and refuses clients without this process's random token, which is in no file.
+    The token must be in the environment before the first `import ray`: in a process that imported Ray earlier, the mode stays as it was.
+
+    Args:
+        address: "host:port", "auto", or None for a private Ray.
+        cpus: logical CPUs of a private Ray; more than the machine has are allowed.
+
+    Raises:
+        ConfigError: nothing answers at `address`.
+    """
+    if address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            return True
+        _probe(address)
+        ray.init(address=address, **quiet)
+        return False
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = "a private Ray could not start" if address is None else f"no Ray cluster answers at {address!r}"
+        raise ConfigError(f"{where}: {_last_line(error)}") from error
+    finally:
+        for number, handler in handlers.items():  # Ray's own handler would end the driver before it commits a checkpoint
+            with suppress(ValueError):  # not the main thread
+                signal.signal(number, handler)
+
+
+def _probe(address: str) -> None:
+    """Refuse a dead address in seconds: Ray's client would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        if address != "auto":
+            raise ConfigError(f'address must be "auto" or "host:port", got {address!r}')
+        return
+    with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S):
+        pass
+
+
+def _fit(workers: int, threads: int, device: str) -> float:
+    """Return the GPU share of one worker, after comparing the request with what the cluster has in total.
+
+    A request that can never be met would wait for ever [measured].
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    share = 0.0
+    if device.startswith("cuda"):
+        if gpus == 0:
+            raise ConfigError(f"device {device!r}: the cluster has no GPU; use --device cpu")
+        share = min(1.0, 1.0 / math.ceil(workers / gpus))
+    places = sum(int(node.get("CPU", 0.0) // threads) for node in nodes)
+    if places < workers:
+        cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        raise ConfigError(
+            f"{workers} workers of {threads} CPUs do not fit:"
+            f" the cluster has {cpus:g} CPUs on {len(nodes)} nodes, room for {places} workers"
+        )
+    return share
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
