@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --prefer-binary -c constraints.txt
 RUN_DIR := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 FAST := not slow and not chaos and not gpu
 
