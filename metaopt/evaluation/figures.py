@@ -19,47 +19,51 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curve_figure", "headline_figure"]
+__all__ = ["band_table", "curve_figure", "headline_figure"]
 
 # Okabe and Ito's palette, distinguishable without red and green; learners first, baselines thinner and dashed.
 _STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _MUTED = ("#555555", "#E69F00", "#56B4E9", "#8C6BB1")
 _DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_DOTS_AN_INCH = 130
+_KINDS = {"heldout": "held-out", "train": "training"}
+_DOTS_AN_INCH = 110
 
 
-def curve_figure(title: str, learners: Mapping[str, Curves], baselines: Mapping[str, Curves]) -> bytes:
-    """Return training and held-out loss of one task side by side: median over seeds, band from the lowest to the highest."""
-    figure = _figure(9.0, 4.3)
-    panels = figure.subplots(1, 2, sharey=True)
-    floor = min(float(np.median(c.heldout, axis=1).min()) for c in (*learners.values(), *baselines.values()))
-    for axes, kind, name in zip(panels, ("train", "heldout"), ("training loss", "held-out loss"), strict=True):
-        for i, (label, curves) in enumerate(baselines.items()):
-            _draw(axes, curves, kind, label, color=_MUTED[i % 4], linewidth=1.4, linestyle=_DASHES[i % 4], band=0.08)
-        for i, (label, curves) in enumerate(learners.items()):
-            _draw(axes, curves, kind, label, color=_STRONG[i % 4], linewidth=2.2, linestyle="-" if i < 4 else "--", band=0.2)
-        if floor < 0.2:
-            axes.set_yscale("log")
-            axes.set_ylim(bottom=max(floor / 2, 1e-5))
-        axes.set_xlabel("inner step")
-        axes.set_title(name, fontsize=11)
-        axes.grid(alpha=0.25, which="both")
-    panels[0].set_ylabel("normalised loss")
-    figure.suptitle(title, fontsize=12)
-    handles, labels = panels[0].get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i] not in learners)  # learners first, each group as drawn
-    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+def curve_figure(title: str, learners: Mapping[str, Curves], baselines: Mapping[str, Curves], kind: str = "heldout") -> bytes:
+    """Return the loss of one task over inner steps: median over seeds, band from the lowest to the highest.
+
+    Args:
+        title: of the figure.
+        learners: curves by label; drawn in front, in strong colours.
+        baselines: curves by label.
+        kind: "heldout" or "train".
+    """
+    figure = _figure(6.4, 4.6)
+    axes = figure.subplots()
+    for i, (label, curves) in enumerate(learners.items()):
+        _draw(axes, curves, kind, label, color=_STRONG[i % 4], linewidth=2.4, linestyle="-" if i < 4 else "--", zorder=3, band=0.2)
+    for i, (label, curves) in enumerate(baselines.items()):
+        _draw(axes, curves, kind, label, color=_MUTED[i % 4], linewidth=1.5, linestyle=_DASHES[i % 4], band=0.08)
+    floor = min(float(np.median(getattr(curves, kind), axis=1).min()) for curves in (*learners.values(), *baselines.values()))
+    if floor <= 0.0:  # a noisy objective may fall below its own minimum
+        axes.set_yscale("symlog", linthresh=1e-2)
+    elif floor < 0.2:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(floor / 2, 1e-5))
+    axes.set(xlabel="inner step", ylabel=f"normalised {_KINDS[kind]} loss", title=title)
+    axes.grid(alpha=0.25, which="both")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=10, frameon=False)
     return _png(figure)
 
 
 def headline_figure(summary: pd.DataFrame) -> bytes:
     """Return final loss and speed-up of every line of the headline table, with intervals."""
-    figure = _figure(9.0, 1.4 + 0.3 * len(summary))
+    figure = _figure(8.0, 1.4 + 0.3 * len(summary))
     panels = figure.subplots(1, 2, sharey=True)
     names = [row.learner if row.kind == "learner" else f"{row.learner} K={row.trials}" for row in summary.itertuples()]
     colours = ["#0072B2" if kind == "learner" else "#555555" for kind in summary.kind]
     height = np.arange(len(summary))[::-1]
-    titles = ("final loss (lower is better)", "speed-up over the reference (higher is better)")
+    titles = ("final loss (lower is better)", "speed-up (higher is better)")
     for axes, column, title in zip(panels, ("final_loss", "speed_up"), titles, strict=True):
         low, high = summary[f"{column}_low"], summary[f"{column}_high"]
         axes.hlines(height, low, high, color=colours, linewidth=3, alpha=0.45)

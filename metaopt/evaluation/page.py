@@ -20,13 +20,17 @@ _HOW = (
 )
 
 _STYLE = """
-body{margin:0 auto;max-width:62rem;padding:1rem;background:#fff;color:#1a1a1a;font:16px/1.5 system-ui,sans-serif}
+body{margin:0 auto;max-width:74rem;padding:1rem;background:#fff;color:#1a1a1a;font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #d5d5d5}th:first-child,td:first-child{text-align:left}
 thead th{border-bottom:2px solid #1a1a1a}tr.learner{background:#e8f2fa;font-weight:600}
-img{max-width:100%;height:auto;display:block;margin:.5rem 0}.warning{border-left:4px solid #d55e00;padding:.2rem .8rem;background:#fdf1e8}
-code{font-size:.9em;overflow-wrap:anywhere}small{color:#444}
+img{max-width:100%;height:auto;display:block;margin:.5rem 0}
+.curves{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
+.warning{border-left:4px solid #d55e00;padding:.2rem .8rem;background:#fdf1e8}
+code{font-size:.9em;overflow-wrap:anywhere}
+@media(max-width:48rem){body{font-size:15px}table{font-size:.8rem}th,td{padding:.25rem .35rem}.interval{display:block;font-size:.85em}
+th{white-space:normal}}
 """
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -65,7 +69,14 @@ def html_page(
     blocks = [f'<p class="warning">{html.escape(warning)}</p>' for warning in warnings]
     blocks.append(_table(*first, strong_rows))
     images = [_image(caption, content) for caption, content in figures.items()]
-    blocks += [images[0], *(_table(heading, table, 0) for heading, table in others), "<h2>Curves</h2>", *images[1:]]
+    blocks += [
+        images[0],
+        *(_table(heading, table, 0) for heading, table in others),
+        "<h2>Curves</h2>",
+        '<div class="curves">',
+        *images[1:],
+        "</div>",
+    ]
     blocks += ["<h2>Notes</h2><ul>", *(f"<li>{html.escape(note)}</li>" for note in (*notes, *_HOW)), "</ul>"]
     blocks += ["<h2>Provenance</h2><ul>"]
     blocks += [f"<li>{html.escape(key)}: <code>{html.escape(value)}</code></li>" for key, value in _flat(provenance)]
@@ -100,11 +111,17 @@ def _table(heading: str, table: Table, strong_rows: int) -> str:
     columns, lines = table
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = "".join(
-        f"<tr{' class=learner' if i < strong_rows else ''}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
+        f"<tr{' class=learner' if i < strong_rows else ''}>" + "".join(f"<td>{_cell(cell)}</td>" for cell in line) + "</tr>"
         for i, line in enumerate(lines)
     )
     content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<h2>{html.escape(heading)}</h2><div class="wide" tabindex="0"><table>{content}</table></div>'
+
+
+def _cell(text: str) -> str:
+    """Return escaped text; an interval behind a value may go on a line of its own."""
+    value, bracket, interval = html.escape(text).partition(" [")
+    return f'{value} <span class="interval">[{interval}</span>' if bracket else value
 
 
 def _image(caption: str, content: bytes) -> str:

@@ -94,21 +94,23 @@ class Report:
         """Return the content of `report.json`."""
         return report_json(self.results)
 
-    def plot(self, task: str | None = None) -> bytes:
-        """Return a PNG: the headline with intervals, or the curves of one task.
+    def plot(self, task: str | None = None, kind: str = "heldout") -> bytes:
+        """Return a PNG: the headline with intervals, or the curves (`heldout` or `train`) of one task.
 
         Raises:
             KeyError: no such task.
         """
         if task is None:
             return headline_figure(self.summary)
-        return _curve_png(task, self.results.curves[task])
+        return _curve_png(task, self.results.curves[task], kind)
 
 
 def write_report(results: Results, timings: Mapping[str, Any], folder: Path, quarantined: int = 0) -> Report:
     """Write all files of a report to `folder` and return it; `report.json` comes last, so a folder with it is complete."""
     figures = {"headline": headline_figure(results.summary)}
-    figures |= {name: _curve_png(name, curves) for name, curves in results.curves.items()}
+    figures |= {
+        f"{name}-{kind}": _curve_png(name, curves, kind) for name, curves in results.curves.items() for kind in ("heldout", "train")
+    }
     title = f"Meta-generalization on suite {results.provenance['suite']}: {', '.join(results.provenance['learners'])}"
     tables = {"Headline": headline_table(results.summary), "Final loss by task (median over seeds)": _task_table(results)}
     page = (results.warnings, results.notes, results.provenance)
@@ -153,8 +155,8 @@ def _task_table(results: Results) -> Table:
     return ("task", "reference", *names), rows
 
 
-def _curve_png(name: str, curves: TaskCurves) -> bytes:
-    return curve_figure(f"{name} ({curves.spec.family}, {curves.spec.template})", curves.learners, curves.baselines)
+def _curve_png(name: str, curves: TaskCurves, kind: str) -> bytes:
+    return curve_figure(f"{name} ({curves.spec.template})", curves.learners, curves.baselines, kind)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,0 +1,62 @@
+"""One vectorised run of all rates and seeds equals the runs one by one, and torch's own optimizer."""
+
+import numpy as np
+import pytest
+import torch
+
+from metaopt import baselines, seeds, tasks
+from metaopt.baselines import CurveKey, Curves, run_job
+from metaopt.inner.step import _BATCH, _INIT
+from metaopt.learners import SCHEDULES, schedule_factor
+
+
+def quadratic(horizon=30, template="6x6-minimum"):
+    return tasks.get("quadratic").sample(template, 3, (horizon, horizon))
+
+
+def test_a_stack_of_rates_and_seeds_equals_single_runs():
+    key = CurveKey(quadratic(), baselines.get("adamw"), (0.001, 0.1), (5, 6, 7))
+    together = run_job(key.job())
+    for rate in key.rates:
+        for i, seed in enumerate(key.seeds):
+            alone = run_job(CurveKey(key.spec, key.baseline, (rate,), (seed,)).job())
+            assert key.at(together, rate).heldout[:, i] == pytest.approx(alone.heldout[:, 0], rel=1e-4, abs=1e-7)
+
+
+def test_curves_start_before_the_first_step_and_end_after_the_last():
+    curves = run_job(CurveKey(quadratic(97), baselines.get("sgd"), (0.1,), (1,)).job())
+    assert curves.steps[0] == 0
+    assert curves.steps[-1] == 97
+    assert curves.heldout.shape == curves.train.shape == (len(curves.steps), 1)
+
+
+def test_scheduled_sgd_momentum_equals_torch():
+    """The oracle for rule, schedule and batches at once: torch's SGD with a LambdaLR on the same batches."""
+    spec, rate, seed = quadratic(), 0.05, 9
+    curves = run_job(CurveKey(spec, baselines.get("sgd_momentum"), (rate,), (seed,)).job())
+    task = tasks.build(spec)
+    run_key = torch.tensor(seed)
+    params = {name: value.requires_grad_() for name, value in task.init(seeds.fold_in(run_key, _INIT)).items()}
+    optimizer = torch.optim.SGD(params.values(), lr=rate, momentum=0.9)
+    for t in range(spec.horizon):
+        clock = torch.tensor(t)
+        # The schedule scales the whole step, momentum included: with torch that is the group's own rate.
+        optimizer.param_groups[0]["lr"] = rate * float(schedule_factor(SCHEDULES[baselines.SCHEDULE], clock, task.horizon))
+        optimizer.zero_grad()
+        task.loss(params, task.batch(seeds.fold_in(run_key, _BATCH), clock)).backward()
+        optimizer.step()
+    final = task.normalise(task.loss(params, task.heldout(run_key, torch.tensor(0))))
+    assert curves.heldout[-1, 0] == pytest.approx(final.item(), rel=1e-4)
+
+
+def test_joined_and_chosen_runs():
+    curves = run_job(CurveKey(quadratic(), baselines.get("sgd"), (0.1,), (1, 2, 3)).job())
+    parts = [curves.runs(slice(0, 1)), curves.runs(slice(1, 3))]
+    assert np.array_equal(Curves.join(parts).heldout, curves.heldout)
+    assert np.array_equal(Curves.join(parts).diverged, curves.diverged)
+
+
+def test_too_large_a_rate_is_marked_as_diverged():
+    curves = run_job(CurveKey(quadratic(), baselines.get("sgd"), (0.1, 1000.0), (1,)).job())
+    assert curves.diverged.tolist() == [False, True]
+    assert np.isfinite(curves.heldout).all(), "losses stop at the cap"

@@ -1,0 +1,86 @@
+"""The store: exact keys, whole files, nothing stale."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from metaopt import baselines, tasks
+from metaopt.baselines import CurveKey, Store, run_job, store
+
+
+@pytest.fixture
+def key():
+    spec = tasks.get("quadratic").sample("6x6-minimum", 3, (20, 20))
+    return CurveKey(spec, baselines.get("sgd"), (0.01, 0.1), (11, 12))
+
+
+@pytest.fixture
+def curves(key):
+    return run_job(key.job()).stored()
+
+
+def same(left, right):
+    return all(np.array_equal(getattr(left, f.name), getattr(right, f.name)) for f in dataclasses.fields(left))
+
+
+def test_what_is_put_comes_back(tmp_path, key, curves):
+    shelf = Store((tmp_path / "a",))
+    assert shelf.get(key) is None
+    shelf.put(key, curves)
+    assert same(shelf.get(key), curves)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [key.file_name], "no temporary file stays"
+
+
+def test_the_bundled_folder_is_read_first_and_never_written(tmp_path, key, curves):
+    bundled, cache = tmp_path / "bundled", tmp_path / "cache"
+    Store((bundled,)).put(key, curves)
+    both = Store((bundled, cache))
+    assert same(both.get(key), curves)
+    other = dataclasses.replace(key, seeds=(13, 14))
+    both.put(other, curves)
+    assert (cache / other.file_name).is_file()
+    assert not (bundled / other.file_name).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rates": (0.01, 0.2)},
+        {"seeds": (11, 13)},
+        {"baseline": baselines.get("sgd_momentum")},
+        {"spec": tasks.get("quadratic").sample("6x6-minimum", 4, (20, 20))},
+        {"spec": tasks.get("quadratic").sample("6x6-minimum", 3, (21, 21))},
+    ],
+)
+def test_every_part_of_the_key_counts(key, change):
+    assert dataclasses.replace(key, **change).file_name != key.file_name
+
+
+def test_curves_of_other_code_are_stale(tmp_path, key, curves, monkeypatch):
+    shelf = Store((tmp_path,))
+    shelf.put(key, curves)
+    monkeypatch.setattr(store, "code_version", lambda family: "0" * 16)
+    assert shelf.get(key) is None
+
+
+def test_a_file_under_the_wrong_name_is_not_believed(tmp_path, key, curves):
+    shelf = Store((tmp_path,))
+    shelf.put(key, curves)
+    other = dataclasses.replace(key, seeds=(13, 14))
+    (tmp_path / key.file_name).rename(tmp_path / other.file_name)
+    assert shelf.get(other) is None
+
+
+@pytest.mark.parametrize("cut", [0, 7, 100, -1])
+def test_a_cut_file_counts_as_missing(tmp_path, key, curves, cut):
+    shelf = Store((tmp_path,))
+    shelf.put(key, curves)
+    path = tmp_path / key.file_name
+    path.write_bytes(path.read_bytes()[:cut])
+    assert shelf.get(key) is None
+
+
+def test_the_default_cache_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAOPT_CACHE", str(tmp_path))
+    assert Store().folders == (store.BUNDLED, tmp_path / "baselines")

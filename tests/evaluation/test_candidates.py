@@ -1,0 +1,82 @@
+"""What a learner may be called on the command line."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from metaopt.artifacts import Artifact, new_card
+from metaopt.errors import ConfigError, UnsafeArtifactError
+from metaopt.evaluation.candidates import resolve
+from metaopt.learners import SCHEDULES, Schedule, get
+
+
+def artifact(name="mine", **fields):
+    learner = get("learnable_adam")
+    return Artifact(new_card(name, "learnable_adam", options={"start": "adam"}, **fields), learner.init_theta(0))
+
+
+def test_baselines_take_their_default_or_a_given_rate():
+    plain, given = resolve(["adamw", "sgd_momentum@0.3"])
+    assert (plain.name, float(plain.theta["lr"])) == ("adamw@0.001", pytest.approx(1e-3))
+    assert (given.name, float(given.theta["lr"])) == ("sgd_momentum@0.3", pytest.approx(0.3))
+    assert given.learner.rule.name == "momentum"
+    assert given.learner.schedule == SCHEDULES["warmup_cosine"]
+
+
+def test_presets_are_the_two_starts():
+    start, random = resolve(["celo2_base@start", "celo2_base@random"])
+    assert (start.learner.rule.start, random.learner.rule.start) == ("adam", "random")
+    assert start.hash != random.hash
+    assert start.theta.keys() == random.theta.keys() != set()
+
+
+def test_artifacts_run_at_their_base_step_with_the_cards_schedule(tmp_path):
+    step = {"base_lr": 0.5, "default_schedule": {"warmup_frac": 0.1, "final_frac": 0.2}}
+    path = artifact(step=step).save(tmp_path / "mine")
+    for entry in (str(path), path, artifact(step=step)):
+        [one] = resolve(entry)
+        assert one.name == "mine"
+        assert one.learner.schedule == Schedule(0.1, 0.2)
+        assert float(one.theta["lr"]) == 0.5
+    [constant] = resolve(artifact())
+    assert constant.learner.schedule == SCHEDULES["constant"]
+    assert "lr" not in constant.theta
+
+
+def test_equal_names_are_numbered():
+    assert [one.name for one in resolve([artifact(), artifact(), artifact()])] == ["mine", "mine#2", "mine#3"]
+
+
+def test_the_hash_is_of_content():
+    [one], [same] = resolve(artifact()), resolve(artifact("other"))
+    assert one.hash == same.hash, "a name is no content"
+    moved = dataclasses.replace(one, theta={**one.theta, "log_lr": one.theta["log_lr"] + 1e-3})
+    assert moved.hash != one.hash
+    other = dataclasses.replace(one, learner=dataclasses.replace(one.learner, schedule=Schedule(0.1, 0.0)))
+    assert other.hash != one.hash
+    assert torch.equal(one.theta["log_lr"], same.theta["log_lr"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "error", "message"),
+    [
+        ([], ConfigError, "at least one"),
+        ("adamw@fast", ConfigError, "takes a learning rate > 0, got 'fast'"),
+        ("adamw@-1", ConfigError, "takes a learning rate > 0, got '-1'"),
+        ("adamw@inf", ConfigError, "takes a learning rate > 0"),
+        ("celo2_base@best", ConfigError, "takes start or random, got 'best'"),
+        ("celo2@start", ConfigError, "did you mean 'celo2_base'"),
+        ("adam@start", ConfigError, "no hyperparameter 'start'"),
+        ("no-such-artifact", UnsafeArtifactError, "no such path or name"),
+    ],
+)
+def test_bad_names_are_one_line(entry, error, message):
+    with pytest.raises(error, match=message) as caught:
+        resolve(entry)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_kinds_of_artifact_are_refused():
+    with pytest.raises(ConfigError, match="only update_rule can be evaluated"):
+        resolve(artifact(kind="policy"))

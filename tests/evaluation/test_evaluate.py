@@ -1,0 +1,185 @@
+"""End to end on two small bowls: learners whose score is known in advance."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from metaopt import baselines
+from metaopt.errors import ConfigError
+from metaopt.evaluation import Candidate, evaluate
+from metaopt.learners import GradientLearner, get
+
+BASELINES = ["sgd", "adamw"]
+
+
+@dataclass(frozen=True)
+class Still(GradientLearner):
+    """Never moves."""
+
+    def advance(self, theta, task, carry, batch):
+        _, record = super().advance(theta, task, carry, batch)
+        return carry, record
+
+
+@dataclass(frozen=True)
+class Broken(GradientLearner):
+    """Raises on every step."""
+
+    def advance(self, theta, task, carry, batch):
+        raise RuntimeError("out of order")
+
+
+def candidate(name, learner, rate):
+    return Candidate(name, learner, {"lr": torch.tensor(rate)})
+
+
+SGD = get("sgd", schedule=baselines.SCHEDULE)
+STILL = candidate("still", Still(SGD.rule), 0.1)
+DIVERGING = candidate("diverging", SGD, 1e6)
+ASCENDING = candidate("ascending", SGD, -0.01)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, small_suite, warm_store):
+    learners = ["adamw@0.1", STILL, DIVERGING, ASCENDING, "celo2_base@start"]
+    return evaluate(learners, small_suite, BASELINES, out=tmp_path_factory.mktemp("report"), store=warm_store, device="cpu")
+
+
+def rows_of(report, learner, trials=1):
+    rows = report.scores
+    return rows[(rows.learner == learner) & (rows.trials == trials)]
+
+
+def test_there_is_a_row_for_every_run(report):
+    assert len(report.scores) == 2 * 5 * (5 + 3 * len(BASELINES))
+    assert not report.scores[["final_loss", "speed_up", "anytime"]].isna().any().any()
+    assert report.quarantined == 0
+
+
+def test_a_learner_that_never_moves_keeps_exactly_its_first_loss(report):
+    rows = rows_of(report, "still")
+    assert (rows.final_loss == rows.first_loss).all()
+    assert (rows.speed_up == 0).all()
+    assert not rows.failed.any()
+
+
+def test_a_diverging_learner_fails_everywhere_and_is_the_worst(report):
+    rows = rows_of(report, "diverging")
+    assert rows.failed.all()
+    assert (rows.final_loss == 10.0).all()
+    assert (rows.speed_up == 0).all()
+    assert set(rows.reason) == {"diverged"}
+    summary = report.summary.set_index(["learner", "trials"])
+    assert summary.final_loss.idxmax() == ("diverging", 1)
+    assert summary.failures["diverging", 1] == 10
+    assert summary.improvement["diverging", 1] == 0.0
+
+
+def test_ending_above_the_first_loss_is_a_failure(report):
+    rows = rows_of(report, "ascending")
+    assert rows.failed.all()
+    assert set(rows.reason) <= {"ends above its first loss", "diverged"}
+
+
+def test_adamw_disguised_as_a_learner_has_speed_up_one(small_suite, warm_store, tmp_path):
+    """The reference is AdamW at its best rate; the same rate under another name needs the same steps."""
+    first = evaluate("adamw", small_suite, ["adamw"], out=tmp_path / "first", store=warm_store)
+    best = first.results.curves
+    for name, one in best.items():
+        rate = one.reference.split("@")[1]
+        again = evaluate(f"adamw@{rate}", small_suite, ["adamw"], out=tmp_path / name, store=warm_store)
+        rows = again.scores[(again.scores.kind == "learner") & (again.scores.task == name)]
+        assert rows.speed_up.mean() == pytest.approx(1.0, abs=0.1)
+        assert not rows.censored.any()
+
+
+def test_learners_and_baselines_share_seeds_and_tuning_does_not(report):
+    scores = report.scores
+    for _, group in scores.groupby("task"):
+        assert group.groupby("seed").inner_seed.nunique().eq(1).all()
+        assert group.groupby("seed").first_loss.nunique().eq(1).all(), "the same start for everyone"
+
+
+def test_more_trials_never_hurt_on_average(report):
+    summary = report.summary.set_index(["learner", "trials"]).final_loss
+    for name in BASELINES:
+        assert summary[name, 15] <= summary[name, 1] + 1e-3
+
+
+def test_same_bytes_again_and_for_another_order_of_tasks(report, reversed_suite, warm_store, tmp_path):
+    learners = ["adamw@0.1", STILL, DIVERGING, ASCENDING, "celo2_base@start"]
+    again = evaluate(learners, reversed_suite, BASELINES, out=tmp_path / "again", store=warm_store, device="cpu")
+    assert (again.path / "rows.jsonl").read_bytes() == (report.path / "rows.jsonl").read_bytes()
+    assert json.loads(again.to_json())["results"] == json.loads(report.to_json())["results"]
+
+
+def test_fewer_seeds_are_the_first_ones(report, small_suite, warm_store, tmp_path):
+    one = evaluate("adamw@0.1", small_suite, BASELINES, seeds=1, out=tmp_path / "one", store=warm_store)
+    part, whole = rows_of(one, "sgd", 15), rows_of(report, "sgd", 15)
+    assert part.final_loss.tolist() == whole[whole.seed == 0].final_loss.tolist()
+    assert len(one.scores) == 2 * (1 + 3 * len(BASELINES))
+
+
+def test_a_warm_store_leaves_only_the_learners_to_run(report, small_suite, warm_store, tmp_path):
+    said = []
+    evaluate("sgd", small_suite, BASELINES, out=tmp_path / "w", store=warm_store, progress=lambda *call: said.append(call[:3]))
+    assert said == [("learners", 1, 2), ("learners", 2, 2)]
+
+
+def test_a_broken_learner_is_counted_with_its_reason(small_suite, warm_store, tmp_path):
+    broken = candidate("broken", Broken(SGD.rule), 0.1)
+    report = evaluate([broken, "sgd"], small_suite, BASELINES, seeds=2, out=tmp_path / "broken", store=warm_store)
+    rows = rows_of(report, "broken")
+    assert report.quarantined == 2
+    assert rows.failed.all()
+    assert len(rows) == 4
+    assert set(rows.reason) == {"RuntimeError: out of order"}
+    assert any("out of order" in note for note in report.results.notes)
+    assert (report.path / "report.html").is_file()
+
+
+def test_contamination_is_named(small_suite, warm_store, tmp_path, report):
+    seen = list({row["task_hash"] for row in report.scores.to_dict("records")})[:1]
+    card = {"training": {"task_hashes": seen}, "rule": {"name": "sgd", "version": 1, "options": {}}}
+    spoiled = replace(STILL, name="spoiled", card=card)
+    again = evaluate(spoiled, small_suite, BASELINES, seeds=1, out=tmp_path / "c", store=warm_store)
+    assert "spoiled: 1 of the suite's tasks were in its meta-training" in again.results.notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 0}, "seeds must be an integer >= 1, got 0"),
+        ({"seeds": True}, "seeds must be an integer >= 1, got True"),
+        ({"baselines": []}, "must name at least one"),
+        ({"baselines": "adamw,sgdd"}, "baseline 'sgdd' is unknown"),
+        ({"suite": "slow"}, "suite 'slow' is unknown"),
+        ({"device": "tpu"}, "device 'tpu' is unknown"),
+        ({"workers": -1}, "workers must be >= 0"),
+    ],
+)
+def test_bad_calls_write_nothing(arguments, message, tmp_path, small_suite, warm_store):
+    call = {"learners": "sgd", "suite": small_suite, "out": tmp_path / "out", "store": warm_store} | arguments
+    with pytest.raises(ConfigError, match=message):
+        evaluate(**call)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, small_suite, warm_store):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="exists and holds no report"):
+        evaluate("sgd", small_suite, BASELINES, out=tmp_path, store=warm_store)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_ray_workers_give_the_same_bytes(report, small_suite, warm_store, tmp_path):
+    learners = ["adamw@0.1", "celo2_base@start"]
+    reports = [evaluate(learners, small_suite, BASELINES, out=tmp_path / str(n), store=warm_store, workers=n) for n in (0, 2)]
+    rows = [(one.path / "rows.jsonl").read_bytes() for one in reports]
+    assert rows[0] == rows[1]
+    assert reports[0].to_json() == reports[1].to_json()
+    assert np.isfinite(reports[1].summary.final_loss).all()
