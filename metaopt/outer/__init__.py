@@ -1,0 +1,1 @@
+"""The outer loop: trainers, and what a run keeps on the disk."""
