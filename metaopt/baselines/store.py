@@ -83,10 +83,12 @@ class Store:
 
     def __init__(self, folders: tuple[Path, ...] | None = None) -> None:
         self.folders = folders or (BUNDLED, _user_cache())
+        self._used: set[str] = set()
 
     def get(self, key: CurveKey) -> Curves | None:
         """Return stored curves, or None if there are none for exactly this key; a damaged file, or one with another key, counts as none."""
         text = key.to_json()
+        self._used.add(key.file_name)
         for folder in self.folders:
             try:
                 with safe_open(folder / key.file_name, framework="np") as file:
@@ -113,6 +115,13 @@ class Store:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+    def prune(self) -> int:
+        """Remove all curves from the last folder that this object was not asked for, and return how many they were."""
+        unused = [path for path in self.folders[-1].glob("*.safetensors") if path.name not in self._used]
+        for path in unused:
+            path.unlink()
+        return len(unused)
 
 
 def _user_cache() -> Path:

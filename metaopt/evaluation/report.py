@@ -25,7 +25,7 @@ __all__ = ["SCHEMA_VERSION", "Report", "Results", "TaskCurves", "write_report"]
 
 SCHEMA_VERSION = 1
 _LEGEND = (
-    "IQM [95 %] over tasks and seeds; speed-up over the best scheduled baseline;\n"
+    "IQM [95 %] over {runs} runs a line; speed-up over the best scheduled baseline;\n"
     "K: learning rates tried; cens.: speed-ups cut at 4; fail: failed runs."
 )
 
@@ -88,7 +88,8 @@ class Report:
 
     def text(self) -> str:
         """Return the headline for a terminal, at most 80 columns wide."""
-        return "\n".join([text_table(self.summary), "", _LEGEND, *(textwrap.fill(warning, 80) for warning in self.results.warnings)])
+        legend = _LEGEND.format(runs=self.summary.runs.max())
+        return "\n".join([text_table(self.summary), "", legend, *(textwrap.fill(warning, 80) for warning in self.results.warnings)])
 
     def to_json(self) -> str:
         """Return the content of `report.json`."""

@@ -54,14 +54,15 @@ def summarise(scores: pd.DataFrame, reference: pd.DataFrame, order: list[tuple[s
 
 def text_table(summary: pd.DataFrame) -> str:
     """Return the headline as text of at most 80 columns."""
-    head = f"{'learner':<24} {'K':>2}  {'final loss':<20} {'speed-up':<18} {'cens.':>5} {'fail':>5}"
+    head = f"{'learner':<24} {'K':>2}  {'final loss':<20}  {'speed-up':<17} {'cens.':>5} {'fail':>5}"
     lines = [head, "-" * len(head)]
     for row in summary.itertuples():
-        name = row.learner if len(row.learner) <= 24 else row.learner[:23] + "…"
-        loss = f"{row.final_loss:.3f} [{row.final_loss_low:.3f} {row.final_loss_high:.3f}]"
+        name = row.learner if len(row.learner) <= 24 else row.learner[:23] + "~"
+        value, low, high = (f"{number:.3f}"[:5] for number in (row.final_loss, row.final_loss_low, row.final_loss_high))
+        loss = f"{value} [{low} {high}]"
         ratio = f"{row.speed_up:.2f} [{row.speed_up_low:.2f} {row.speed_up_high:.2f}]"
         trials = "" if row.kind == "learner" else str(row.trials)
-        lines.append(f"{name:<24} {trials:>2}  {loss:<20} {ratio:<18} {f'{row.censored}/{row.runs}':>5} {f'{row.failures}/{row.runs}':>5}")
+        lines.append(f"{name:<24} {trials:>2}  {loss:<20}  {ratio:<17} {row.censored:>5} {row.failures:>5}")
     return "\n".join(line.rstrip() for line in lines)
 
 

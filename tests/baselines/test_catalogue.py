@@ -1,5 +1,7 @@
 """Rate grids: nested, centred where documented."""
 
+from itertools import pairwise
+
 import pytest
 
 from metaopt import baselines
@@ -21,7 +23,7 @@ def test_rates_are_thirds_of_a_decade():
     rates = baselines.get("adamw").rates(15)
     assert rates[5] == 1e-3
     assert rates[-1] == 1.0
-    assert all(b / a == pytest.approx(10 ** (1 / 3), rel=1e-3) for a, b in zip(rates[:-1], rates[1:], strict=True))
+    assert all(b / a == pytest.approx(10 ** (1 / 3), rel=1e-3) for a, b in pairwise(rates))
 
 
 @pytest.mark.parametrize("name", baselines.names())

@@ -84,3 +84,28 @@ def test_a_cut_file_counts_as_missing(tmp_path, key, curves, cut):
 def test_the_default_cache_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("METAOPT_CACHE", str(tmp_path))
     assert Store().folders == (store.BUNDLED, tmp_path / "baselines")
+
+
+def test_pruning_removes_what_nobody_asked_for(tmp_path, key, curves):
+    old = dataclasses.replace(key, seeds=(13, 14))
+    Store((tmp_path,)).put(old, curves)
+    Store((tmp_path,)).put(key, curves)
+    shelf = Store((tmp_path,))
+    shelf.get(key)
+    assert shelf.prune() == 1
+    assert [path.name for path in tmp_path.iterdir()] == [key.file_name]
+
+
+def test_the_bundled_store_is_fresh_and_true():
+    """Fails when code that a curve depends on has changed: run `python scripts/build_baseline_store.py` and look at the difference."""
+    from metaopt.evaluation import load_suite
+
+    bundled = Store((store.BUNDLED,))
+    specs = load_suite("quick").specs
+    keys = {(name, b): baselines.tuning_key(spec, baselines.get(b)) for name, spec in specs.items() for b in baselines.names()}
+    stale = [place for place, key in keys.items() if bundled.get(key) is None]
+    assert not stale, "run python scripts/build_baseline_store.py"
+    key = keys["quadratic-clean-15x3", "adamw"]
+    kept, again = bundled.get(key), run_job(key.job())
+    gentle = len(key.seeds) * 9  # rates up to 0.2; above, rounding decides where a run that bounces lands
+    assert kept.heldout[:, :gentle] == pytest.approx(again.heldout[:, :gentle], rel=1e-3, abs=1e-5)

@@ -59,9 +59,7 @@ def test_probability_of_improvement_over_all_pairs_of_runs():
 def test_probability_of_improvement_equals_a_loop_with_meta_seeds():
     generator = np.random.default_rng(3)
     left, right = generator.integers(4, size=(2, 3, 5)).astype(float), generator.integers(4, size=(2, 3, 5)).astype(float)
-    tasks = [
-        np.mean([(x > y) + 0.5 * (x == y) for x in left[:, j].ravel() for y in right[:, j].ravel()]) for j in range(3)
-    ]
+    tasks = [np.mean([(x > y) + 0.5 * (x == y) for x in left[:, j].ravel() for y in right[:, j].ravel()]) for j in range(3)]
     assert probability_of_improvement(left, right) == pytest.approx(np.mean(tasks))
 
 

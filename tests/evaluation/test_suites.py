@@ -37,7 +37,9 @@ def test_unknown_suite_names_the_nearest():
 
 def test_a_suite_that_its_family_no_longer_makes_is_refused(tmp_path):
     path = tmp_path / "changed.yaml"
-    text = 'description: x\ntasks:\n  - {name: a, family: quadratic, template: 6x6-minimum, seed: 1, horizon: 9, hash: "0000000000000000"}\n'
+    text = (
+        'description: x\ntasks:\n  - {name: a, family: quadratic, template: 6x6-minimum, seed: 1, horizon: 9, hash: "0000000000000000"}\n'
+    )
     path.write_text(text)
     with pytest.raises(TaskError, match=r"suite task 'a' is now .*its family changed \(.*changed.yaml:3\)"):
         load_suite(str(path))
@@ -54,9 +56,21 @@ def test_a_suite_that_its_family_no_longer_makes_is_refused(tmp_path):
             ConfigError,
             "field seed must be int, got 1.5",
         ),
-        ('description: x\ntasks:\n  - {name: ../a, family: quadratic, template: t, seed: 1, horizon: 9, hash: ""}', ConfigError, "plain name"),
-        ('description: x\ntasks:\n  - {name: a, family: quadratics, template: t, seed: 1, horizon: 9, hash: ""}', ConfigError, "did you mean"),
-        ('description: x\ntasks:\n  - {name: a, family: quadratic, template: t, seed: 1, horizon: 9, hash: ""}', TaskError, "no template 't'"),
+        (
+            'description: x\ntasks:\n  - {name: ../a, family: quadratic, template: t, seed: 1, horizon: 9, hash: ""}',
+            ConfigError,
+            "plain name",
+        ),
+        (
+            'description: x\ntasks:\n  - {name: a, family: quadratics, template: t, seed: 1, horizon: 9, hash: ""}',
+            ConfigError,
+            "did you mean",
+        ),
+        (
+            'description: x\ntasks:\n  - {name: a, family: quadratic, template: t, seed: 1, horizon: 9, hash: ""}',
+            TaskError,
+            "no template 't'",
+        ),
         (
             'description: x\ntasks:\n  - {name: a, family: quadratic, template: 10x1-none, seed: 1, horizon: 9, hash: ""}',
             TaskError,
