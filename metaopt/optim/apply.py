@@ -90,10 +90,16 @@ def _apply(rule: UpdateRule, chunk: Chunk, params: Tensor, grads: Tensor, state:
         stepped: tuple[Tensor, State] = step(chunk.theta, params, grads, state, chunk.t, chunk.lr, chunk.weight_decay)
         return stepped
     # vmap does not see through DTensor. Reductions over a shard become all-reduces; plain tensors (theta, lr) count as replicated.
-    with implicit_replication():
-        rows = zip(params, grads, _rows(state, len(params)), chunk.t, chunk.lr, chunk.weight_decay, strict=True)
-        singles = [apply_rule(rule, chunk.theta, *row) for row in rows]
-        return torch.stack([end for end, _ in singles]), {key: torch.stack([new[key] for _, new in singles]) for key in state}
+    rows = zip(params, grads, _rows(state, len(params)), chunk.t, chunk.lr, chunk.weight_decay, strict=True)
+    try:
+        with implicit_replication():
+            singles = [apply_rule(rule, chunk.theta, *row) for row in rows]
+    except RuntimeError as error:
+        where = f"tensors of shape {tuple(params.shape[1:])} sharded as {params.placements}"
+        raise RuntimeError(
+            f"rule {rule.name} cannot run on {where}; it reads whole tensors, so shard by other axes or replicate them"
+        ) from error
+    return torch.stack([end for end, _ in singles]), {key: torch.stack([new[key] for _, new in singles]) for key in state}
 
 
 def _rows(state: State, count: int) -> list[State]:

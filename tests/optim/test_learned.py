@@ -72,7 +72,7 @@ def test_stacks_of_any_size_equal_tensors_one_by_one(rule: str, shapes: list[tup
     stacked = parameters(torch.float64, shapes)
     optimizer = LearnedOptimizer(stacked, get_rule(rule), weight_decay=0.1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learned, "_CHUNK_WEIGHTS", full)
+        patch.setattr(learned, "_CPU_CHUNK", full)
         walk(optimizer, range(3))
     for place, start in enumerate(parameters(torch.float64, shapes)):
         value, theta = start.detach(), {key: weight.double() for key, weight in get_rule(rule).init_theta(0).items()}
