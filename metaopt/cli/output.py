@@ -1,6 +1,7 @@
 """What verbs print: aligned tables or JSON on standard output, progress on standard error."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-__all__ = ["ProgressDisplay", "print_rows"]
+__all__ = ["ProgressDisplay", "json_text", "print_rows"]
 
 _LINE_EVERY_S = 10.0
 
@@ -16,7 +17,7 @@ _LINE_EVERY_S = 10.0
 def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool = False) -> None:
     """Print rows with equal keys as an aligned table with a header, as a JSON list, or (quiet) the first column alone."""
     if as_json:
-        click.echo(json.dumps(list(rows), indent=2, allow_nan=False))
+        click.echo(json_text(list(rows)))
         return
     if not rows:
         click.echo("none")
@@ -28,6 +29,19 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool = F
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def json_text(value: Any) -> str:
+    """Return a value as indented JSON; NaN and infinities, which JSON cannot spell, become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(child) for key, child in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(child) for child in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), indent=2)
 
 
 def _cell(value: Any) -> str:
@@ -44,7 +58,7 @@ class ProgressDisplay:
         self._bar: Any = None
         self._what = ""
         self._first = 0
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._last_call = time.monotonic()
 
     def __enter__(self) -> "ProgressDisplay":
         return self
@@ -56,13 +70,14 @@ class ProgressDisplay:
         """Show that `done` of `total` units of `what` are done."""
         if self._quiet:
             return
-        if what != self._what:
+        now = time.monotonic()
+        if what != self._what:  # another phase: its first unit has been running since the last call; a resumed run starts in the middle
             self._finish()
-            # A resumed run starts in the middle: its speed counts from there. The first unit has been running since the last phase.
-            self._what, self._first, self._started = what, done - 1, time.monotonic() if self._what else self._started
+            self._what, self._first, self._started = what, done - 1, self._last_call
+        self._last_call = now
         if self._stream.isatty():
             self._draw(done, total, numbers or {})
-        elif (now := time.monotonic()) - self._last_line >= _LINE_EVERY_S or done == total:
+        elif now - self._last_line >= _LINE_EVERY_S or done == total:
             self._last_line = now
             left = (total - done) * (now - self._started) / max(done - self._first, 1)
             shown = "".join(f", {label} {_cell(value)}" for label, value in (numbers or {}).items())

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from metaopt.cli.options import json_option, speech_options
-from metaopt.cli.output import print_rows
+from metaopt.cli.output import json_text, print_rows
 from metaopt.errors import ConfigError
 
 __all__ = ["command"]
@@ -47,7 +47,7 @@ def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
         "plots": [str(plot) for plot in sorted((path / "plots").glob("*.png"))],
     }
     if as_json:
-        click.echo(json.dumps({**summary, "metrics": rows}, indent=2, allow_nan=False))
+        click.echo(json_text({**summary, "metrics": rows}))
         return
     _print_pairs(summary)
     if rows and not quiet:
@@ -63,18 +63,17 @@ def _show_card(name: str, as_json: bool, quiet: bool) -> None:
 
     card = load(name).card
     if as_json:
-        click.echo(json.dumps(card, indent=2, allow_nan=False))
+        click.echo(json_text(card))
     else:
         _print_pairs({key: card[key] for key in ("name", "kind", "rule")} if quiet else card)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a JSON-lines file; a run may be writing its last line right now."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
+    """Return the whole rows of a run that may be writing right now."""
+    from metaopt.outer.metrics import read_rows
+
     try:
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return read_rows(path) if path.is_file() else []
     except ValueError as error:
         raise ConfigError(f"{str(path)!r} is damaged: {error}") from error
 

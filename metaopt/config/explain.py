@@ -29,7 +29,7 @@ _KINDS = {
     "tuple_type": "a list",
 }
 _BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "less_than": ("<", "lt"), "less_than_equal": ("<=", "le")}
-_NAME_RULE = "1 to 100 letters, digits, dots, dashes and underscores, the first a letter or digit"
+_NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
 # Where the schema has tagged unions, and the key that holds the tag.
 _UNIONS: dict[Path, str] = {("learner",): "rule", ("outer", "estimator"): "name"}
 
@@ -66,7 +66,7 @@ def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
     if kind in _BOUNDS:
         sign, key = _BOUNDS[kind]
         return path, f"{name} must be {sign} {_bound(context[key])}, {got}"
-    if kind == "string_pattern_mismatch":
+    if kind in ("string_pattern_mismatch", "string_too_long"):
         return path, f"{name} must be {_NAME_RULE}, {got}"
     if kind in ("too_long", "too_short"):
         return path, f"{name} must have {_length(context)}, {got}"

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 __all__ = [
-    "NAME_PATTERN",
     "ArtifactConfig",
     "AugmentationsConfig",
     "CheckpointConfig",
@@ -25,10 +24,8 @@ __all__ = [
     "config_error",
 ]
 
-# Run, task and artifact names become parts of paths: no separators, no leading dot, a bounded length.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+# Names become parts of paths: no separators, no leading dot, no two dots in a row, a bounded length.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$", max_length=100)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Natural = Annotated[int, Field(ge=0, le=10**9)]
 Positive = Annotated[float, Field(gt=0)]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from metaopt.cli import output
-from metaopt.cli.output import ProgressDisplay, print_rows
+from metaopt.cli.output import ProgressDisplay, json_text, print_rows
 
 
 class Clock:
@@ -53,10 +53,11 @@ def test_phases_are_timed_apart(clock: Clock) -> None:
     progress = ProgressDisplay(stream=stream)
     clock.now = 100.0
     progress("learners", 2, 2)
-    progress("baselines", 1, 3)
     clock.now = 120.0
+    progress("baselines", 1, 3)
+    clock.now = 140.0
     progress("baselines", 2, 3)
-    assert stream.getvalue().splitlines() == ["learners 2/2, 0 s left", "baselines 2/3, 10 s left"]
+    assert stream.getvalue().splitlines() == ["learners 2/2, 0 s left", "baselines 1/3, 40 s left", "baselines 2/3, 20 s left"]
 
 
 def test_quiet_is_silent() -> None:
@@ -88,3 +89,7 @@ def test_tables_align_and_json_is_json(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "a\nlong\n"
     print_rows([], as_json=False)
     assert capsys.readouterr().out == "none\n"
+
+
+def test_json_spells_what_is_not_finite_as_null() -> None:
+    assert json.loads(json_text({"a": [float("nan"), 1.5], "b": {"c": float("-inf")}})) == {"a": [None, 1.5], "b": {"c": None}}

@@ -100,6 +100,17 @@ def test_resolved_yaml_names_origins_and_reads_back() -> None:
     assert again.model_dump() == config.model_dump()
 
 
+@pytest.mark.parametrize("name", ["a", "A-b_c.d", "7", "a" * 100, "v1.2."])
+def test_names_that_are_safe_in_paths(name: str) -> None:
+    assert parse_config(SMALL, "x", {"name": name}).artifact_name == name
+
+
+@pytest.mark.parametrize("name", ["", ".a", "..", "a..b", "a/b", "a\\b", "-a", "a b", "a\n", "a\x00", "é", "a" * 101, "~", "a:b"])
+def test_names_that_are_not(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^name must be 1 to 100 letters, "):
+        parse_config(SMALL, "x", {"name": name})
+
+
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_config(SMALL, "x").outer.steps = 5  # type: ignore[misc]

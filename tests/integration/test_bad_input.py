@@ -33,7 +33,7 @@ outer:
 
 CONFIGS = "celo2_base, learnable_adam, mlp_pes, quickstart"
 KEYS_OF_OUTER = "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped"
-NAME_RULE = "1 to 100 letters, digits, dots, dashes and underscores, the first a letter or digit"
+NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
 
 # What bad.yaml changes in GOOD: (old, new, message). The place in each message is the line of what is wrong.
 FILES = {
