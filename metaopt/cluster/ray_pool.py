@@ -246,6 +246,7 @@ class RayPool:
         import ray
 
         item, slot.item = slot.item, None
+        current, slot.ledger = slot.ledger is ledger, None  # or else it keeps the results, and through them the store, of a past step
         try:
             if item is None:
                 self._greet(slot)
@@ -258,11 +259,11 @@ class RayPool:
         except ray.exceptions.RayError as error:
             cause = type(error).__name__ if item is not None else _last_line(error)  # after a start, the text says what is wrong
             self._lose(slot, cause)
-            again = None if item is None or slot.ledger is not ledger else ledger.lose(item, slot.index, cause)
+            again = None if item is None or not current else ledger.lose(item, slot.index, cause)
             if again is not None:
                 orphans.append(again)
             return
-        if slot.ledger is not ledger:  # issued by a run that was abandoned
+        if not current:  # issued by a run that was abandoned
             self.stats.duplicates += 1
             return
         again = ledger.settle(item, reply, slot.index)
