@@ -50,7 +50,7 @@ def curve_figure(title: str, learners: Mapping[str, Curves], baselines: Mapping[
     elif floor < 0.2:
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(floor / 2, 1e-5))
-    axes.set(xlabel="inner step", ylabel=f"normalised {_KINDS[kind]} loss", title=title)
+    axes.set(xlabel="inner step", ylabel="normalised loss", title=f"{title}: {_KINDS[kind]} loss")
     axes.grid(alpha=0.25, which="both")
     figure.legend(loc="outside lower center", ncols=2, fontsize=10, frameon=False)
     return _png(figure)

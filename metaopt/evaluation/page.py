@@ -23,14 +23,14 @@ _STYLE = """
 body{margin:0 auto;max-width:74rem;padding:1rem;background:#fff;color:#1a1a1a;font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
-th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #d5d5d5}th:first-child,td:first-child{text-align:left}
+th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid #d5d5d5}th:first-child,td:first-child{text-align:left}
 thead th{border-bottom:2px solid #1a1a1a}tr.learner{background:#e8f2fa;font-weight:600}
 img{max-width:100%;height:auto;display:block;margin:.5rem 0}
 .curves{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
 .warning{border-left:4px solid #d55e00;padding:.2rem .8rem;background:#fdf1e8}
 code{font-size:.9em;overflow-wrap:anywhere}
 @media(max-width:48rem){body{font-size:15px}table{font-size:.8rem}th,td{padding:.25rem .35rem}.interval{display:block;font-size:.85em}
-th{white-space:normal}}
+th,td:first-child{white-space:normal;overflow-wrap:anywhere}td:first-child{min-width:5rem}}
 """
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -89,18 +89,18 @@ def html_page(
 
 def headline_table(summary: pd.DataFrame) -> Table:
     """Return the headline table's columns and lines as text."""
-    columns = ("learner", "K", "final loss [95 %]", "speed-up [95 %]", "P(better) [95 %]", "train loss", "anytime", "censored", "failures")
+    columns = ("learner", "K", "final loss [95 %]", "speed-up [95 %]", "censored", "failures", "P(better) [95 %]", "train loss", "anytime")
     lines = [
         (
             row.learner,
             "-" if row.kind == "learner" else str(row.trials),
             f"{row.final_loss:.4f} [{row.final_loss_low:.4f}, {row.final_loss_high:.4f}]",
             f"{row.speed_up:.2f} [{row.speed_up_low:.2f}, {row.speed_up_high:.2f}]",
+            f"{row.censored}/{row.runs}",
+            f"{row.failures}/{row.runs}",
             f"{row.improvement:.2f} [{row.improvement_low:.2f}, {row.improvement_high:.2f}]",
             f"{row.train_loss:.4f}",
             f"{row.anytime:.3f}",
-            f"{row.censored}/{row.runs}",
-            f"{row.failures}/{row.runs}",
         )
         for row in summary.itertuples()
     ]
