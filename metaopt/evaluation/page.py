@@ -22,7 +22,7 @@ _HOW = (
 _STYLE = """
 body{margin:0 auto;max-width:74rem;padding:1rem;background:#fff;color:#1a1a1a;font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.5rem;line-height:1.25}h2{font-size:1.2rem;margin-top:2rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
+.wide{overflow-x:auto}table{font-size:.9rem;border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid #d5d5d5}th:first-child,td:first-child{text-align:left}
 thead th{border-bottom:2px solid #1a1a1a}tr.learner{background:#e8f2fa;font-weight:600}
 img{max-width:100%;height:auto;display:block;margin:.5rem 0}
@@ -30,7 +30,7 @@ img{max-width:100%;height:auto;display:block;margin:.5rem 0}
 .warning{border-left:4px solid #d55e00;padding:.2rem .8rem;background:#fdf1e8}
 code{font-size:.9em;overflow-wrap:anywhere}
 @media(max-width:48rem){body{font-size:15px}table{font-size:.8rem}th,td{padding:.25rem .35rem}.interval{display:block;font-size:.85em}
-th,td:first-child{white-space:normal;overflow-wrap:anywhere}td:first-child{min-width:5rem}}
+th{white-space:normal}td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:5rem}}
 """
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]

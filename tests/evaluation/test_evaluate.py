@@ -176,7 +176,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path, small_suite,
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_two_ray_workers_give_the_same_bytes(report, small_suite, warm_store, tmp_path):
+def test_two_ray_workers_give_the_same_bytes(ray_session, small_suite, warm_store, tmp_path):
     learners = ["adamw@0.1", "celo2_base@start"]
     reports = [evaluate(learners, small_suite, BASELINES, out=tmp_path / str(n), store=warm_store, workers=n) for n in (0, 2)]
     rows = [(one.path / "rows.jsonl").read_bytes() for one in reports]
