@@ -89,13 +89,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
             loss: the loss of these gradients, for rules that read it.
 
         Raises:
-            ConfigError: the rule reads the loss and got none.
+            ConfigError: the rule reads the loss and got none (with lr = 0 none is needed: torch's loaders make state that way).
             RuntimeError: a sparse gradient; nothing has been changed.
         """
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if loss is None and self._source.needs_loss:
+        if loss is None and self._source.needs_loss and any(float(group["lr"]) != 0 for group in self.param_groups):
             raise ConfigError("step() got no loss, which this rule reads: pass a closure or step(loss=loss)")
         rates = torch.tensor([[self._step_size(group), float(group["weight_decay"])] for group in self.param_groups], dtype=torch.float64)
         chunks = [self._chunk(members, rates) for members in self._batches()]

@@ -241,6 +241,8 @@ def test_the_loss_is_returned_and_asked_for_when_the_rule_reads_it() -> None:
     with pytest.raises(ConfigError, match=r"pass a closure or step\(loss=loss\)"):
         optimizer.step()
     assert optimizer.step(loss=2.0) == 2.0
+    optimizer.param_groups[0]["lr"] = 0.0
+    assert optimizer.step() is None, "torch's distributed loader has no loss to give"
     assert optimizer.step(lambda: 3.0) == 3.0
 
 
