@@ -78,7 +78,8 @@ def evaluate(
         for name, spec in sorted(plan.specs.items())
     ]
     with make_pool(workers, address, EvaluationSetup(), THREADS, place.type) as pool:
-        runner = JobRunner(pool, store or Store(), str(place), progress)
+        # A Ray worker sees only its own share of the accelerators, the first of which has no number.
+        runner = JobRunner(pool, store or Store(), place.type if workers else str(place), progress)
         measured = measure(runner, candidates, chosen, scored, count)
     scores = sort_rows([row for task in scored for row in _rows(task, candidates, measured)])
     references = pd.concat([_reference_rows(scores, task, one.name) for task, one in measured.references.items()])

@@ -55,7 +55,10 @@ def provenance(
             name: {"hash": spec.hash, "family": spec.family, "template": spec.template, "horizon": spec.horizon}
             for name, spec in plan.specs.items()
         },
-        "learners": {c.name: {"hash": c.hash, "rule": c.card["rule"] if c.card else None} for c in candidates},
+        "learners": {
+            c.name: {"hash": c.hash, "rule": getattr(getattr(c.learner, "rule", c.learner), "name", type(c.learner).__name__)}
+            for c in candidates
+        },
         "baselines": {b.name: {"rule": b.rule, "schedule": known.SCHEDULE, "rates": list(b.rates(max(TRIALS)))} for b in chosen},
         "seeds": seeds,
         "tuning_seeds": known.TUNING_SEEDS,

@@ -117,6 +117,8 @@ def write_report(results: Results, timings: Mapping[str, Any], folder: Path, qua
     page = (results.warnings, results.notes, results.provenance)
     learners = int((results.summary.kind == "learner").sum())
     (folder / "curves").mkdir(parents=True, exist_ok=True)
+    for stale in (folder / "curves").glob("*.png"):  # of the report that this one replaces
+        stale.unlink()
     for name, content in figures.items():
         _write(folder / ("headline.png" if name == "headline" else f"curves/{name}.png"), content)
     _write(folder / "rows.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in _records(results.scores)).encode())

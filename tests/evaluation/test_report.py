@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,13 @@ def test_the_folder_holds_every_file_and_nothing_half_written(report):
     files = sorted(str(path.relative_to(report.path)) for path in report.path.rglob("*") if path.is_file())
     curves = [f"curves/{task}-{kind}.png" for task in "ab" for kind in ("heldout", "train")]
     assert files == sorted([*curves, "headline.png", "report.html", "report.json", "report.md", "rows.jsonl", "timings.json"])
+
+
+def test_a_second_report_replaces_the_first(results, tmp_path):
+    write_report(results, {}, tmp_path)
+    fewer = replace(results, curves={"a": results.curves["a"]})
+    write_report(fewer, {}, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "curves").iterdir()) == ["a-heldout.png", "a-train.png"]
 
 
 def test_json_is_strict_and_free_of_the_clock(report):
