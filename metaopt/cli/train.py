@@ -40,5 +40,11 @@ def command(
         return STOPPED
     if run.quarantined:
         click.echo(f"{run.quarantined} work items were quarantined, see {run.path / 'timing.jsonl'}", err=True)
+    if run.change is not None and not quiet:
+        change = run.change
+        interval = f"{change.difference:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
+        click.echo(
+            f"meta-loss on held-out particles: {change.before:.4g} at the start, {change.after:.4g} now, change {interval}", err=True
+        )
     click.echo(str(run.artifact))
     return QUARANTINED if run.quarantined else DONE

@@ -15,7 +15,7 @@ class FakeTrain:
     """Stands for `api.train`: keeps its arguments and answers with a run."""
 
     def __init__(self, **end: Any) -> None:
-        self.run = SimpleNamespace(path=Path("runs/x"), artifact=Path("runs/x/artifact"), quarantined=0, stopped=False)
+        self.run = SimpleNamespace(path=Path("runs/x"), artifact=Path("runs/x/artifact"), quarantined=0, stopped=False, change=None)
         vars(self.run).update(end)
         self.arguments: tuple[Any, ...] = ()
 
@@ -66,3 +66,12 @@ def test_a_stopped_run_is_status_75_and_says_how_to_go_on(monkeypatch: pytest.Mo
     result = CliRunner().invoke(cli, ["train", "quickstart", "-q"])
     assert (result.exit_code, result.stdout) == (75, "")
     assert result.stderr == "preempted: continue with --resume --run-dir runs/x\n"
+
+
+def test_the_change_in_meta_loss_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    change = SimpleNamespace(before=0.5, after=0.4, difference=-0.1, low=-0.15, high=-0.05)
+    monkeypatch.setattr(api, "train", FakeTrain(change=change))
+    result = CliRunner().invoke(cli, ["train", "quickstart"])
+    assert result.stdout == "runs/x/artifact\n"
+    last = result.stderr.splitlines()[-1]
+    assert last == "meta-loss on held-out particles: 0.5 at the start, 0.4 now, change -0.1 [-0.15, -0.05]"

@@ -1,6 +1,8 @@
 """Bad calls, configs and artifacts: the exact line on standard error, exit status 2, and nothing written."""
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from metaopt.artifacts import Artifact, new_card
 from metaopt.cli.main import cli
 from metaopt.devices import available_devices
+from metaopt.outer.run_directory import RunDirectory
 
 GOOD = """\
 name: good
@@ -96,6 +99,9 @@ CALLS = {
     "negative workers": (["train", "good.yaml", "--workers", "-1"], "Invalid value for '--workers': -1 is not in the range x>=0."),
     "address without workers": (["train", "good.yaml", "--address", "h:1"], "address 'h:1' needs workers >= 1, got 0: give the number of workers to start on that cluster"),
     "resume of nothing": (["train", "good.yaml", "--resume"], "resume needs the run directory to continue, got none: give run_dir (--run-dir)"),
+    "run directory of others": (["train", "good.yaml", "--run-dir", "folder"], "run directory folder is not empty; continue it with --resume or give another path"),
+    "resume of what is no run": (["train", "good.yaml", "--run-dir", "folder", "--resume"], "folder is no run directory (no config.yaml); give another path"),
+    "run directory that is a file": (["train", "good.yaml", "--run-dir", "empty.yaml"], "run directory empty.yaml is a file; give another path"),
     "misspelt option": (["train", "good.yaml", "--sed", "3"], "No such option '--sed'. Did you mean '--seed'?"),
     "misspelt command": (["trian", "good.yaml"], "command 'trian' is unknown; did you mean 'train'? known: train, evaluate, list, show, doctor"),
     "command without its argument": (["train"], "Missing argument 'CONFIG'."),
@@ -151,6 +157,14 @@ def test_options_may_stand_anywhere(here: Path) -> None:
     message = "outer.steps must be >= 1, got 0 (override outer.steps=0)"
     for arguments in (["--seed", "1", "good.yaml", "outer.steps=0"], ["good.yaml", "outer.steps=0", "-q", "--seed", "1"]):
         assert_refused(["train", *arguments], message, here)
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_two_drivers_on_one_run_directory(resume: list[str], here: Path) -> None:
+    with RunDirectory("held"):
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        message = f"run directory held is in use by {owner}; wait for it or give another path"
+        assert_refused(["train", "good.yaml", "--run-dir", "held", *resume], message, here)
 
 
 def test_absurd_size_is_refused_with_the_estimate(here: Path) -> None:
