@@ -1,1 +1,1 @@
-"""The outer loop: trainers, and what a run keeps on the disk."""
+"""The outer loop of meta-training, its run directory and its checkpoints."""

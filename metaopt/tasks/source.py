@@ -27,9 +27,13 @@ class TaskSource:
     seed: int
     reparametrisation: tuple[float, float] | None = None
 
+    def draw(self, particle: int, episode: int) -> int:
+        """Return the seed of an episode's task."""
+        return stable_hash("task", self.seed, particle, episode)
+
     def task(self, particle: int, episode: int) -> Task:
         """Return the task of an episode."""
-        draw = stable_hash("task", self.seed, particle, episode)
+        draw = self.draw(particle, episode)
         task = self.family.build(self.family.sample(self.template, draw, self.horizon))
         return reparametrise(task, draw, self.reparametrisation) if self.reparametrisation else task
 
