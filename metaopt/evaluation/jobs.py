@@ -1,6 +1,6 @@
 """Run jobs and baseline curves over a pool, from the store where they are known already."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from metaopt.baselines import CurveKey, Curves, Job, Store, run_job
@@ -51,18 +51,16 @@ class JobRunner:
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, jobs: Sequence[Job], labels: Sequence[str], what: str) -> list[Curves | str]:
-        """Return the curves of each job in order, or the reason why it was given up after three attempts."""
-        results: list[Curves | str] = []
+    def run(self, jobs: Sequence[Job], labels: Sequence[str], what: str) -> Iterator[Curves | str]:
+        """Yield the curves of each job in order, as soon as they are there, or the reason why it was given up after three attempts."""
         width = max(1, self.pool.workers)
         for start in range(0, len(jobs), width):
             items = [WorkItem(0, start + i, 0, job) for i, job in enumerate(jobs[start : start + width])]
             for result in self.pool.run(items, _again):
-                results.append(result.value if result.error is None else _last_line(result.error))
                 self.seconds[labels[result.item.work_id]] = result.seconds
+                yield result.value if result.error is None else _last_line(result.error)
             if self.progress is not None:
-                self.progress(what, len(results), len(jobs))
-        return results
+                self.progress(what, start + len(items), len(jobs))
 
     def baseline_curves(self, keys: Iterable[CurveKey], what: str) -> dict[CurveKey, Curves]:
         """Return the curves of all keys; those that the store lacks are computed and kept there.

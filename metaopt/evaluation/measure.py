@@ -47,7 +47,7 @@ def _measure_learners(
 ) -> dict[tuple[str, str], Curves | str]:
     pairs = [(candidate, task) for task in scored for candidate in candidates]
     jobs = [Job(candidate.learner, candidate.theta, task.spec, task.inner_seeds, device=runner.device) for candidate, task in pairs]
-    results = runner.run(jobs, [f"{candidate.name} on {task.name}" for candidate, task in pairs], "learners")
+    results = list(runner.run(jobs, [f"{candidate.name} on {task.name}" for candidate, task in pairs], "learners"))
     return {(candidate.name, task.name): result for (candidate, task), result in zip(pairs, results, strict=True)}
 
 

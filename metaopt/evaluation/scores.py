@@ -44,9 +44,10 @@ def steps_to_loss(steps_E: Array, curve_E: Array, loss: float) -> float:
 
 
 def reference_envelope(runs: Mapping[int, tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Return the lowest smoothed loss that the reference has reached by each step, over runs of different horizons.
+    """Return the lowest smoothed loss that the reference has reached by each step, given the schedule that fits so many steps.
 
-    A schedule that ends at T says little about 2 T steps, and one stretched to 4 T is slow at T; the envelope takes the better of them.
+    A run counts from the end of the next shorter one to its own end: up to the learner's horizon the reference's schedule is as long as the
+    learner's, and beyond it as long as need be. A learner that repeats the reference thus needs exactly its steps.
 
     Args:
         runs: horizon -> (steps [E], held-out losses [E]) of one configuration and one seed.
@@ -54,12 +55,13 @@ def reference_envelope(runs: Mapping[int, tuple[Array, Array]]) -> tuple[Array, 
     Returns:
         Steps [P], increasing, and losses [P], not increasing.
     """
-    grid = np.unique(np.concatenate([steps for steps, _ in runs.values()]))
-    lowest = np.full(grid.shape, np.inf)
-    for steps, losses in runs.values():
-        best = np.minimum.accumulate(smooth(losses))
-        lowest = np.minimum(lowest, np.interp(grid, steps, best))  # flat beyond the run's own horizon
-    return grid, np.minimum.accumulate(lowest)
+    steps, losses, end = [], [], -1.0
+    for _, (run_steps, run_losses) in sorted(runs.items()):
+        beyond = run_steps > end
+        steps.append(run_steps[beyond])
+        losses.append(smooth(run_losses)[beyond])
+        end = float(run_steps[-1])
+    return np.concatenate(steps), np.minimum.accumulate(np.concatenate(losses))
 
 
 def speed_up(curve_E: Array, horizon: int, reference: tuple[Array, Array]) -> tuple[float, bool]:

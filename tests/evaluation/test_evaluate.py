@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metaopt import baselines
+from metaopt.artifacts import Artifact, new_card
 from metaopt.errors import ConfigError
 from metaopt.evaluation import Candidate, evaluate
 from metaopt.learners import GradientLearner, get
@@ -183,3 +184,21 @@ def test_two_ray_workers_give_the_same_bytes(ray_session, small_suite, warm_stor
     assert rows[0] == rows[1]
     assert reports[0].to_json() == reports[1].to_json()
     assert np.isfinite(reports[1].summary.final_loss).all()
+
+
+def test_an_artifact_of_the_start_equals_the_preset(small_suite, warm_store, tmp_path):
+    learner = get("learnable_adam")
+    step = {"base_lr": 1.0, "default_schedule": {"warmup_frac": 0.05, "final_frac": 0.0}}
+    kept = Artifact(new_card("kept", "learnable_adam", options={}, step=step), learner.init_theta(0)).save(tmp_path / "kept")
+    both = evaluate([kept, "learnable_adam@start"], small_suite, BASELINES, seeds=2, out=tmp_path / "out", store=warm_store)
+    assert rows_of(both, "kept").final_loss.tolist() == rows_of(both, "learnable_adam@start").final_loss.tolist()
+    assert any(note.startswith("kept: no task of the suite") for note in both.results.notes)
+    assert both.results.provenance["learners"]["kept"]["hash"] == both.results.provenance["learners"]["learnable_adam@start"]["hash"]
+
+
+def test_the_reference_is_the_best_baseline_and_has_even_odds_against_itself(small_suite, warm_store, tmp_path):
+    alone = evaluate("sgd", small_suite, ["sgd"], seeds=3, out=tmp_path / "out", store=warm_store)
+    best = alone.summary.set_index(["learner", "trials"]).loc[("sgd", 15)]
+    assert best.improvement == 0.5
+    assert best.speed_up == pytest.approx(1.0, abs=0.1)
+    assert {curves.reference.split("@")[0] for curves in alone.results.curves.values()} == {"sgd"}

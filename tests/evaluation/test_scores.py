@@ -64,7 +64,16 @@ def test_a_learner_that_never_moves_scores_exactly_zero():
     assert speed_up(np.full(41, losses[0]), 40, reference_envelope({40: (steps, losses)})) == (0.0, False)
 
 
-def test_the_envelope_never_rises_and_is_at_most_any_run():
+def test_a_longer_schedule_counts_only_beyond_the_shorter_one():
+    """A run of 4 T that happens to be fast early must not make the reference look slow at its own horizon."""
+    steps, losses = line(40)
+    fast = np.linspace(0.0, 160.0, 41), np.concatenate([[1.0], np.full(40, 0.01)])
+    reference = reference_envelope({40: (steps, losses), 160: fast})
+    assert speed_up(losses, 40, reference)[0] == pytest.approx(1.0)
+    assert speed_up(np.linspace(1.0, 0.1, 41), 40, reference)[0] == pytest.approx(1.1, abs=0.1)
+
+
+def test_the_envelope_never_rises_and_reaches_as_far_as_the_longest_run():
     rising = (np.array([0.0, 20.0, 40.0]), np.array([1.0, 0.3, 0.9]))
     steps, losses = reference_envelope({40: rising, 80: line(80, end=0.1)})
     assert (np.diff(losses) <= 0).all()
