@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # helper modules are imported as tests.<package>.<module>, by Ray's processes too
     sys.path.insert(0, str(ROOT))
+
+
+torch.set_num_threads(1)  # test processes share two cores, and threads that wait for each other spin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

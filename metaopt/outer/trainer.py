@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from metaopt.cluster import Pool, Reason, Shared, WorkItem, WorkResult, make_pool, versions
+from metaopt.cluster.pool import fixed_threads
 from metaopt.config import Config
 from metaopt.errors import DivergedError
 from metaopt.estimators import MetaGradient
@@ -99,7 +100,8 @@ def train(
         if loop.step >= config.outer.steps:
             learner = make_learner(config)
             start = learner.init_theta(config.seed)
-            change = meta_loss_change(learner, start, loop.update.theta, config.tasks, device)
+            with fixed_threads(config.outer.threads_per_worker):
+                change = meta_loss_change(learner, start, loop.update.theta, config.tasks, device)
             seconds = sum(row["worker_s"] for row in read_rows(directory.timing))
             export(config, loop.update.theta, change, loop.totals["inner_steps"], seconds / 3600, artifact)
             plot_run(read_rows(directory.metrics), directory.plots)
