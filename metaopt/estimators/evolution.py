@@ -11,6 +11,7 @@ algorithm 2. Differs: the loss of an episode's last step is charged to that epis
 early, as the common implementation does, charges it to the new episode's noise alone, a bias of order 1 / T.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from torch import Tensor
 from metaopt import seeds
 from metaopt.estimators.flat import flatten, unflatten
 from metaopt.inner.particles import Episodes, Pairs
-from metaopt.learners.learner import Learner, Theta
+from metaopt.learners.learner import Learner
+from metaopt.learners.update_rules import Theta
 
 __all__ = ["ESTIMATORS", "Evolution", "MetaGradient", "charged_gradient"]
 
@@ -133,7 +135,7 @@ class Evolution:
         return MetaGradient(
             grad=unflatten(per_pair.mean(0), theta),
             loss=float(loss_N.mean()),
-            loss_se=float(loss_N.std() / len(loss_N) ** 0.5),
+            loss_se=float(loss_N.std() / len(loss_N) ** 0.5) if len(loss_N) > 1 else math.nan,
             nonfinite=seen.nonfinite,
             diverged=len(seen.diverged),
             inner_steps=2 * int(valid.sum()),

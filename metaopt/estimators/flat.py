@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metaopt.learners.learner import Theta
+from metaopt.learners.update_rules import Theta
 
 __all__ = ["flatten", "unflatten"]
 
@@ -16,5 +16,5 @@ def flatten(theta: Theta) -> Tensor:
 def unflatten(vector: Tensor, like: Theta) -> Theta:
     """Return `vector` [..., P] as a dict shaped like `like`, leading axes kept."""
     sizes = [value.numel() for value in like.values()]
-    pieces = vector.split(sizes, dim=-1)
+    pieces = torch.split(vector, sizes, dim=-1)
     return {k: piece.reshape((*vector.shape[:-1], *v.shape)) for (k, v), piece in zip(like.items(), pieces, strict=True)}

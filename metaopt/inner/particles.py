@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from metaopt.inner.step import BATCHES_AHEAD, fresh_carries, training_batches, training_step
-from metaopt.learners.learner import Carry, Learner, Theta
+from metaopt.learners.learner import Carry, Learner
+from metaopt.learners.update_rules import Theta
 from metaopt.tasks.task import Batch, Task, stack_tasks
 
 __all__ = ["Episodes", "Pairs", "Window"]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metaopt.errors import TaskError
 from metaopt.inner.step import BATCHES_AHEAD, evaluation_step, fresh_carries, heldout_batch, training_batches, training_step
-from metaopt.learners.learner import Carry, Learner, Theta
+from metaopt.learners.learner import Carry, Learner
+from metaopt.learners.update_rules import Theta
 from metaopt.tasks.task import Task, stack_tasks
 
 __all__ = ["Trace", "run"]

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from metaopt import seeds
-from metaopt.learners.learner import Carry, Learner, Theta
+from metaopt.learners.learner import Carry, Learner
+from metaopt.learners.update_rules import Theta
 from metaopt.memory import keep_freed_memory
 from metaopt.tasks.task import Batch, Numbers, Program, Task
 

@@ -5,7 +5,18 @@ from typing import Any
 from metaopt.learners.learner import SCHEDULES, Carry, GradientLearner, Learner, Schedule, StepRecord, named_schedule, schedule_factor
 from metaopt.learners.update_rules import RULES, get_rule
 
-__all__ = ["SCHEDULES", "Carry", "GradientLearner", "Learner", "Schedule", "StepRecord", "get", "named_schedule", "names", "schedule_factor"]
+__all__ = [
+    "SCHEDULES",
+    "Carry",
+    "GradientLearner",
+    "Learner",
+    "Schedule",
+    "StepRecord",
+    "get",
+    "named_schedule",
+    "names",
+    "schedule_factor",
+]
 
 
 def names() -> tuple[str, ...]:

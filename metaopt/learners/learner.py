@@ -28,7 +28,9 @@ class StepRecord(NamedTuple):
 
 
 class Learner(Protocol):
-    """A learner of any kind; its meta-parameters are `theta`, possibly empty."""
+    """A learner of any kind, hashable; its meta-parameters are `theta`, possibly empty."""
+
+    def __hash__(self) -> int: ...
 
     def init_theta(self, seed: int) -> Theta:
         """Return the meta-parameters that meta-training starts from."""

@@ -1,7 +1,7 @@
 """What workers run in meta-training: shards of antithetic pairs, each bound to one task template.
 
-A shard lives on one worker from outer step to outer step. Its state is a pure function of the config and of the thetas that it has seen, so that a lost
-one is rebuilt from the last committed state and the thetas since.
+A shard lives on one worker from outer step to outer step. Its state is a pure function of the config and of the thetas that it has seen, so
+that a lost one is rebuilt from the last committed state and the thetas since.
 """
 
 from dataclasses import dataclass

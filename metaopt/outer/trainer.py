@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -90,7 +90,12 @@ def train(
             if found is None:
                 directory.write_config(config.to_yaml())
             else:
-                _log.warning("resuming after outer step %d of %d; at most %d were lost", found.step, config.outer.steps, config.checkpoint.every_steps)
+                _log.warning(
+                    "resuming after outer step %d of %d; at most %d were lost",
+                    found.step,
+                    config.outer.steps,
+                    config.checkpoint.every_steps,
+                )
             loop = _Loop(config, directory, pool, state, meta)
             try:
                 loop.run(stop, progress)
@@ -165,7 +170,7 @@ class _Loop:
         work = ShardWork(item.payload.theta, self.after[shard], CatchUp(states[shard], replay))
         return WorkItem(item.outer_step, shard, item.attempt + 1, work)
 
-    def advance(self) -> dict[str, float]:
+    def advance(self) -> dict[str, Any]:
         """Make one outer step and write its row; return it."""
         begin = time.monotonic()
         theta = self.pool.share(self.update.theta)
@@ -206,7 +211,7 @@ class _Loop:
             )
         return row
 
-    def losses(self, estimates: dict[int, MetaGradient]) -> dict[str, object]:
+    def losses(self, estimates: dict[int, MetaGradient]) -> dict[str, Any]:
         """Return the mean loss over shards, its standard error over pairs, and the mean by family."""
         if not estimates:
             return {"loss": math.nan, "loss_se": math.nan, "families": {}}

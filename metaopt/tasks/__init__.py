@@ -10,7 +10,20 @@ from metaopt.tasks.quadratic import QUADRATIC
 from metaopt.tasks.sampling import check_templates, split_of
 from metaopt.tasks.task import SPLITS, Family, Task, TaskSpec, stack_tasks
 
-__all__ = ["SPLITS", "Family", "Task", "TaskSpec", "build", "check_templates", "get", "names", "register", "reparametrise", "split_of", "stack_tasks"]
+__all__ = [
+    "SPLITS",
+    "Family",
+    "Task",
+    "TaskSpec",
+    "build",
+    "check_templates",
+    "get",
+    "names",
+    "register",
+    "reparametrise",
+    "split_of",
+    "stack_tasks",
+]
 
 _FAMILIES: dict[str, Family] = {family.name: family for family in (QUADRATIC, DIGITS_MLP, DIGITS_CONV)}
 

@@ -1,7 +1,7 @@
 """Image classification on scikit-learn's digits: families `digits_mlp` and `digits_conv`.
 
-Width, depth, activation and batch size are static, hence a template; initial scale and horizon vary inside it. Templates of different splits share
-no (hidden sizes, activation, batch) combination.
+Width, depth, activation and batch size are static, hence a template; initial scale and horizon vary inside it. Templates of different
+splits share no (hidden sizes, activation, batch) combination.
 """
 
 import math
@@ -86,7 +86,9 @@ class DigitsFamily:
     def build(self, spec: TaskSpec) -> Task:
         """Return the task of a spec."""
         if spec.template not in self.grid.get(spec.split, {}):
-            raise TaskError(f"{self.name} has no template {spec.template!r} in {spec.split}; it has {', '.join(self.templates(spec.split)) or 'none'}")
+            raise TaskError(
+                f"{self.name} has no template {spec.template!r} in {spec.split}; it has {', '.join(self.templates(spec.split)) or 'none'}"
+            )
         sizes, activation, batch_size = self.grid[spec.split][spec.template]
         stream = Digits(batch_size)
         model: Model
@@ -100,7 +102,9 @@ class DigitsFamily:
 
 
 def _grid(*rows: tuple[tuple[int, ...], str, int]) -> dict[str, tuple[tuple[int, ...], str, int]]:
-    return {f"{'x'.join(map(str, sizes)) or 'linear'}-{activation}-b{batch}": (sizes, activation, batch) for sizes, activation, batch in rows}
+    return {
+        f"{'x'.join(map(str, sizes)) or 'linear'}-{activation}-b{batch}": (sizes, activation, batch) for sizes, activation, batch in rows
+    }
 
 
 DIGITS_MLP = DigitsFamily(

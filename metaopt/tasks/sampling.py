@@ -25,7 +25,7 @@ class Sampler:
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
         """Return a number in [low, high), uniform in its logarithm; 0 < low <= high."""
-        return math.exp(self.uniform(name, math.log(low), math.log(high)))
+        return float(f"{math.exp(self.uniform(name, math.log(low), math.log(high))):.12g}")  # the last bits differ between C libraries
 
     def log_integer(self, name: str, low: int, high: int) -> int:
         """Return an integer in the closed range [low, high], uniform in its logarithm up to rounding down."""
@@ -57,4 +57,6 @@ def check_templates(family: Family) -> None:
             program = family.build(family.sample(template, 0, (1, 1))).program
             for identity in (template, program):
                 if owner.setdefault(identity, split) != split:
-                    raise TaskError(f"family {family.name}: {identity} is in {owner[identity]} and in {split}; splits must share no template")
+                    raise TaskError(
+                        f"family {family.name}: {identity} is in {owner[identity]} and in {split}; splits must share no template"
+                    )

@@ -69,6 +69,8 @@ class Program(Protocol):
     `shared` holds tensors that all tasks of the program read (a data set), `numbers` those of one task, without a batch dimension.
     """
 
+    def __hash__(self) -> int: ...
+
     @property
     def cap(self) -> float:
         """Largest normalised loss; a run that passes it has diverged."""
@@ -156,8 +158,13 @@ def stack_tasks(tasks: Sequence[Task]) -> Task:
 class Family(Protocol):
     """A distribution over tasks. Each template has one static shape and belongs to exactly one split."""
 
-    name: str
-    offers: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Registry name."""
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """What learners that need more than a gradient find here: "stream", "model", both or neither."""
 
     def templates(self, split: str) -> tuple[str, ...]:
         """Return the templates of a split."""

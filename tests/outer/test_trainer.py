@@ -59,7 +59,8 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert [p.name for p in sorted((undisturbed / "checkpoints").iterdir())] == ["step-00000003", "step-00000006", "step-00000008"]
     assert {p.name for p in (undisturbed / "plots").iterdir()} == {"meta_loss.png", "outer_optimizer.png"}
     card = load(str(undisturbed / "artifact")).card
-    assert card["training"]["outer_steps"] == 8 and card["training"]["inner_steps"] == 8 * 80
+    assert card["training"]["outer_steps"] == 8
+    assert card["training"]["inner_steps"] == 8 * 80
     assert card["training"]["config_hash"] == small().hash
 
 
@@ -79,7 +80,8 @@ def test_stop_and_resume_is_bitwise(undisturbed: Path, tmp_path: Path, stop_afte
 
     run_dir = tmp_path / "run"
     stopped = trainer.train(small(), run_dir, progress=stop)
-    assert stopped.stopped and not stopped.artifact.exists()
+    assert stopped.stopped
+    assert not stopped.artifact.exists()
     resumed = trainer.train(small(), run_dir, resume=True)
     assert not resumed.stopped
     assert committed(run_dir) == committed(undisturbed)
@@ -98,7 +100,8 @@ def test_sigkill_and_resume_is_bitwise(undisturbed: Path, tmp_path: Path, delay_
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert metrics.read_bytes().count(b"\n") >= delay_steps and not (run_dir / "artifact").exists()
+    assert metrics.read_bytes().count(b"\n") >= delay_steps
+    assert not (run_dir / "artifact").exists()
     trainer.train(small(), run_dir, resume=True)
     assert committed(run_dir) == committed(undisturbed)
 
@@ -141,7 +144,7 @@ def test_nonfinite_gradients_of_one_shard_are_dropped_and_of_all_stop_the_run(tm
     assert run.metrics["skipped"].tolist() == [0, 0, 0]
 
     monkeypatch.setattr(shards.ShardWorker, "handle", poisoned({0, 1, 2}))
-    with pytest.raises(DivergedError, match="outer.max_skipped=1"):
+    with pytest.raises(DivergedError, match=r"outer\.max_skipped=1"):
         trainer.train(small(outer__max_skipped=1), tmp_path / "all")
     commits = sorted((tmp_path / "all" / "checkpoints").iterdir())
     assert commits[-1].name == "step-00000002"
@@ -166,7 +169,9 @@ def test_a_shard_that_always_fails_is_given_up_and_the_run_ends(tmp_path: Path, 
 
     monkeypatch.setattr(shards.ShardWorker, "handle", handle)
     run = trainer.train(small(outer__steps=6), tmp_path / "run")
-    assert run.quarantined == 1 and not run.stopped and run.artifact.exists()
+    assert run.quarantined == 1
+    assert not run.stopped
+    assert run.artifact.exists()
     assert run.metrics["quarantined"].tolist()[-1] == 1
     errors = [line for line in (tmp_path / "run/timing.jsonl").read_text().splitlines() if "planted" in line]
     assert len(errors) == 1

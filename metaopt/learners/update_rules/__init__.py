@@ -11,7 +11,19 @@ from metaopt.learners.update_rules.mlp import MLPRule
 from metaopt.learners.update_rules.rule import State, Theta, UpdateRule, apply_rule, hyper
 from metaopt.names import nearest
 
-__all__ = ["RULES", "Celo2Base", "ClassicRule", "LearnableAdam", "MLPRule", "State", "Theta", "UpdateRule", "apply_rule", "get_rule", "hyper"]
+__all__ = [
+    "RULES",
+    "Celo2Base",
+    "ClassicRule",
+    "LearnableAdam",
+    "MLPRule",
+    "State",
+    "Theta",
+    "UpdateRule",
+    "apply_rule",
+    "get_rule",
+    "hyper",
+]
 
 
 def _classic(name: str) -> Callable[..., UpdateRule]:

@@ -3,8 +3,8 @@
 Each direction leaves out the step size, which the caller applies; weight decay is the torch class's own kind (added to the gradient for
 all but AdamW).
 
-Source: the update equations in the documentation of `torch.optim`; Kingma, Ba, 2015, "Adam", algorithm 1; Loshchilov, Hutter, 2019, "Decoupled
-weight decay"; Dozat, 2016, "Incorporating Nesterov momentum into Adam"; Tieleman, Hinton, 2012 (RMSProp).
+Source: the update equations in the documentation of `torch.optim`; Kingma, Ba, 2015, "Adam", algorithm 1; Loshchilov, Hutter, 2019,
+"Decoupled weight decay"; Dozat, 2016, "Incorporating Nesterov momentum into Adam"; Tieleman, Hinton, 2012 (RMSProp).
 """
 
 import math
@@ -130,7 +130,9 @@ CLASSIC = {
         ClassicRule("nesterov", _nesterov, ("momentum",), {"lr": 1e-2, "momentum": 0.9, "weight_decay": 0.0}),
         ClassicRule("adam", _adam, ("m", "v"), {**_ADAM, "weight_decay": 0.0}),
         ClassicRule("adamw", _adamw, ("m", "v"), {**_ADAM, "weight_decay": 1e-2}),
-        ClassicRule("nadam", _nadam, ("m", "v"), {**_ADAM, "lr": 2e-3, "weight_decay": 0.0, "momentum_decay": 4e-3}, (("mu_product", 1.0),)),
+        ClassicRule(
+            "nadam", _nadam, ("m", "v"), {**_ADAM, "lr": 2e-3, "weight_decay": 0.0, "momentum_decay": 4e-3}, (("mu_product", 1.0),)
+        ),
         ClassicRule("rmsprop", _rmsprop, ("v", "momentum"), {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0}),
     )
 }

@@ -4,6 +4,7 @@ Legend: F features, n weights of one tensor (flattened), H hidden units, O outpu
 change of one column of the first layer, and features that are the same for every weight are a change of its bias.
 """
 
+import itertools
 import math
 
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 from metaopt import seeds
 from metaopt.learners.update_rules.rule import State, Theta
 
-__all__ = ["TIME_SCALES", "factored_moments", "init_factored", "moving_average", "network", "random_network", "signal_path", "time_features"]
+__all__ = [
+    "TIME_SCALES",
+    "factored_moments",
+    "init_factored",
+    "moving_average",
+    "network",
+    "random_network",
+    "signal_path",
+    "time_features",
+]
 
 TIME_SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 
@@ -77,7 +87,7 @@ def factored_moments(grad: Tensor, state: State, decays: tuple[float, ...]) -> t
 def random_network(sizes: tuple[int, ...], seed: int) -> Theta:
     """Return `w0, b0, w1, ...`: weights [out, in] normal, truncated at two standard deviations of 1 / sqrt(fan_in); biases zero."""
     theta: Theta = {}
-    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         draw = seeds.normal(seeds.key("rule", seed, i), (fan_out, fan_in)).clamp(-2.0, 2.0)
         theta[f"w{i}"] = draw / math.sqrt(fan_in)
         theta[f"b{i}"] = torch.zeros(fan_out)
