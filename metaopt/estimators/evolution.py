@@ -124,7 +124,7 @@ class Evolution:
         valid = seen.valid.to(center.device)
         first = seen.first.to(center.device)
         loss_2WN = torch.stack(seen.loss.chunk(2, dim=1))
-        weight_WN = valid / valid.sum(0)
+        weight_WN = valid.to(loss_2WN.dtype) / valid.sum(0)  # bool by int64 alone would be float32
         gap = torch.where(valid, weight_WN * (loss_2WN[0] - loss_2WN[1]), 0.0)
         per_pair = charged_gradient(gap, first, old, eps, self.sigma)
         if self.kind == "pes":

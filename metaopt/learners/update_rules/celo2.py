@@ -40,7 +40,7 @@ class Celo2Base:
     output: str = "graft"
     name: str = "celo2_base"
     hyperparameters: dict[str, float] = field(default_factory=lambda: {"lr": 1.0}, hash=False)
-    base_step: float = 3e-3
+    base_step: float = 1e-2
 
     def init_theta(self, seed: int) -> Theta:
         """Return 347 network weights and the two log step sizes; see `start`."""
