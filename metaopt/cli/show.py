@@ -14,6 +14,7 @@ from metaopt.errors import ConfigError
 __all__ = ["command"]
 
 _SHOWN_STEPS = 12
+_SHOWN_COLUMNS = ("step", "loss", "loss_se", "grad_norm", "lr", "diverged", "skipped", "quarantined")  # 80 characters; --json has all
 
 
 @click.command("show")
@@ -53,9 +54,8 @@ def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
     if rows and not quiet:
         last = len(rows) - 1
         chosen = sorted({round(i * last / (_SHOWN_STEPS - 1)) for i in range(_SHOWN_STEPS)})
-        columns = [key for key, value in rows[-1].items() if not isinstance(value, dict | list)]
         click.echo()
-        print_rows([{key: rows[i].get(key, "") for key in columns} for i in chosen], as_json=False)
+        print_rows([{key: rows[i].get(key, "") for key in _SHOWN_COLUMNS} for i in chosen], as_json=False)
 
 
 def _show_card(name: str, as_json: bool, quiet: bool) -> None:

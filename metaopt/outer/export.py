@@ -5,7 +5,7 @@ from typing import Any
 
 from metaopt.artifacts import Artifact, new_card
 from metaopt.config import Config
-from metaopt.learners.update_rules import Theta
+from metaopt.learners.update_rules import FEATURES, Theta
 from metaopt.outer.shards import shard_sources
 from metaopt.outer.validation import Change
 
@@ -49,6 +49,7 @@ def export(config: Config, theta: Theta, change: Change, inner_steps: int, devic
         config.artifact_name,
         config.learner.rule,
         options={name: value for name, value in options.items() if name not in ("schedule", "weight_decay")},
+        features=list(FEATURES.get(config.learner.rule, ())),
         step={"default_schedule": schedule},
         training={
             "config_hash": config.hash,

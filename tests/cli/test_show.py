@@ -21,8 +21,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for step in (5, 10):
         (path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
     (path / "config.yaml").write_text(load_config("quickstart", ["outer.steps=40"]).to_yaml())
-    lines = [json.dumps({"outer_step": i, "meta_loss": 1.0 / i, "shards": [1, 2]}) for i in range(1, 31)]
-    (path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"outer_step": 31, "meta')
+    lines = [json.dumps({"step": i, "loss": 1.0 / i, "families": {"a": 1}}) for i in range(1, 31)]
+    (path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 31, "lo')
     return path
 
 
@@ -39,14 +39,14 @@ def test_run_shows_progress_last_commit_and_plots(run: Path) -> None:
         "plots": '["run/plots/loss.png"]',
     }
     table = [line.split() for line in text.split("\n\n")[1].splitlines()]
-    assert table[0] == ["outer_step", "meta_loss"]
+    assert table[0][:2] == ["step", "loss"]
     assert (table[1], table[-1]) == (["1", "1"], ["30", "0.03333"])
     assert len(table) == 13
 
 
 def test_run_as_json_has_every_complete_row(run: Path) -> None:
     shown = json.loads(CliRunner().invoke(cli, ["show", "run", "--json"]).stdout)
-    assert [row["outer_step"] for row in shown["metrics"]] == list(range(1, 31))
+    assert [row["step"] for row in shown["metrics"]] == list(range(1, 31))
     assert shown["plots"] == ["run/plots/loss.png"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from metaopt.errors import ConfigError
+from metaopt.learners.update_rules import celo2, mlp
 from metaopt.learners.update_rules.celo2 import Celo2Base
 from metaopt.learners.update_rules.classic import CLASSIC, ClassicRule
 from metaopt.learners.update_rules.learnable_adam import LearnableAdam
@@ -12,6 +13,7 @@ from metaopt.learners.update_rules.rule import State, Theta, UpdateRule, apply_r
 from metaopt.names import nearest
 
 __all__ = [
+    "FEATURES",
     "RULES",
     "Celo2Base",
     "ClassicRule",
@@ -36,6 +38,9 @@ def _classic(name: str) -> Callable[..., UpdateRule]:
 
     return make
 
+
+# Inputs of the rules that have a network, in order.
+FEATURES: dict[str, tuple[str, ...]] = {"mlp": mlp.FEATURES, "celo2_base": celo2.FEATURES}
 
 RULES: dict[str, Callable[..., UpdateRule]] = {
     **{name: _classic(name) for name in CLASSIC},

@@ -15,13 +15,33 @@ from torch import Tensor
 from metaopt.learners.update_rules.features import factored_moments, init_factored, moving_average, network, random_network, signal_path
 from metaopt.learners.update_rules.rule import State, Theta
 
-__all__ = ["Celo2Base"]
+__all__ = ["FEATURES", "Celo2Base"]
 
 _MOMENTUM_DECAYS = (0.9, 0.99, 0.999)
 _SECOND_DECAY = 0.95
 _FACTORED_DECAYS = (0.9, 0.99, 0.999)
-_FEATURES = 30  # a tensor of rank <= 1 has the first 15: all that need no rows and columns
-_ADAM_FEATURE = 7  # m(0.9) * rsqrt(v)
+
+
+def _each(name: str, decays: tuple[float, ...]) -> list[str]:
+    return [f"{name} {decay}" for decay in decays]
+
+
+# A tensor of rank <= 1 has the first 15: all that need no rows and columns.
+FEATURES = (
+    *("gradient", "clipped gradient", "weight"),
+    *_each("momentum", _MOMENTUM_DECAYS),
+    "second moment",
+    *_each("normalised momentum", _MOMENTUM_DECAYS),
+    "inverse root second moment",
+    *_each("factored normalised gradient", _FACTORED_DECAYS),
+    "normalised gradient",
+    *_each("row moment", _FACTORED_DECAYS),
+    *_each("column moment", _FACTORED_DECAYS),
+    *_each("inverse root row moment", _FACTORED_DECAYS),
+    *_each("inverse root column moment", _FACTORED_DECAYS),
+    *_each("factored normalised momentum", _MOMENTUM_DECAYS),
+)
+_ADAM_FEATURE = FEATURES.index("normalised momentum 0.9")
 _EPS_V = 1e-8
 _EPS_NORM = 1e-9
 _CLIP = 0.1
@@ -44,7 +64,7 @@ class Celo2Base:
 
     def init_theta(self, seed: int) -> Theta:
         """Return 347 network weights and the two log step sizes; see `start`."""
-        theta = random_network((_FEATURES, 8, 8, 3), seed)
+        theta = random_network((len(FEATURES), 8, 8, 3), seed)
         if self.start == "adam":
             theta = signal_path(theta, _ADAM_FEATURE)
         return {**theta, "log_step": torch.full((2,), math.log(self.base_step))}

@@ -12,10 +12,11 @@ from torch import Tensor
 from metaopt.learners.update_rules.features import TIME_SCALES, moving_average, network, random_network, signal_path, time_features
 from metaopt.learners.update_rules.rule import State, Theta
 
-__all__ = ["MLPRule"]
+__all__ = ["FEATURES", "MLPRule"]
 
 _DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _PER_WEIGHT = 2 + len(_DECAYS)
+FEATURES = ("gradient", "weight", *(f"momentum {d}" for d in _DECAYS), *(f"time {c:g}" for c in TIME_SCALES))
 _MOMENTUM_09 = 2 + _DECAYS.index(0.9)
 _EPS = 1e-5
 
