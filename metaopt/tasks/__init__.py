@@ -35,9 +35,10 @@ def register(family: Family) -> None:
         ConfigError: the name is taken by another family.
         TaskError: its splits share a template.
     """
-    if _FAMILIES.setdefault(family.name, family) is not family:
+    if _FAMILIES.get(family.name, family) is not family:
         raise ConfigError(f"task family {family.name!r} is registered already")
-    check_templates(family)
+    check_templates(family)  # first: a refused family must not stay behind
+    _FAMILIES[family.name] = family
 
 
 def _load_entry_points() -> None:
