@@ -24,6 +24,9 @@ __all__ = [
     "time_features",
 ]
 
+# Weights whose hidden activations stay in a CPU core's cache; larger tensors go through the network in pieces.
+_CPU_COLUMNS = 1 << 14
+
 TIME_SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 
 
@@ -125,6 +128,9 @@ def network(theta: Theta, features: Tensor, scale: Tensor, constants: Tensor | N
         scale: [F'], multiplies the features (their normalisation).
         constants: features that are the same for every weight, e.g. time.
     """
+    if features.shape[1] > _CPU_COLUMNS and features.device.type == "cpu":
+        pieces = features.split(_CPU_COLUMNS, dim=1)
+        return torch.cat([network(theta, piece, scale, constants) for piece in pieces], dim=1)
     count = features.shape[0]
     weight, bias = theta["w0"], theta["b0"]
     if constants is not None:
