@@ -129,7 +129,7 @@ def network(theta: Theta, features: Tensor, scale: Tensor, constants: Tensor | N
         constants: features that are the same for every weight, e.g. time.
     """
     if features.shape[1] > _CPU_COLUMNS and features.device.type == "cpu":
-        pieces = features.split(_CPU_COLUMNS, dim=1)
+        pieces = torch.split(features, _CPU_COLUMNS, dim=1)
         return torch.cat([network(theta, piece, scale, constants) for piece in pieces], dim=1)
     count = features.shape[0]
     weight, bias = theta["w0"], theta["b0"]
