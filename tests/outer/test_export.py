@@ -1,0 +1,75 @@
+"""The artifact of a run says truly where it comes from."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from metaopt import tasks
+from metaopt.artifacts import load
+from metaopt.config import load_config
+from metaopt.learners import get
+from metaopt.outer.export import export
+from metaopt.outer.shards import make_learner, shard_sources
+from metaopt.outer.validation import Change
+
+CHANGE = Change(before=0.5, after=0.4, difference=-0.1, low=-0.15, high=-0.05)
+
+
+def written(tmp_path: Path, *overrides: str, change: Change = CHANGE, start: str = "quickstart"):
+    config = load_config(start, list(overrides))
+    theta = make_learner(config).init_theta(3)
+    export(config, theta, change, inner_steps=1234, device_hours=0.5, path=tmp_path / "artifact")
+    return config, theta, load(str(tmp_path / "artifact"))  # checks the card against its schema and its hashes
+
+
+def test_card_tells_the_run(tmp_path: Path) -> None:
+    changes = [
+        "outer.steps=7",
+        "tasks.0.horizon=[40, 70]",
+        "tasks.1.horizon=[50, 60]",
+        "seed=4",
+        "augmentations.reparametrisation=[0.2, 5.0]",
+    ]
+    config, theta, artifact = written(tmp_path, *changes)
+    training = artifact.card["training"]
+    assert artifact.name == config.artifact_name
+    assert training["config_hash"] == config.hash
+    assert (training["outer_steps"], training["inner_steps"], training["device_hours"]) == (7, 1234, 0.5)
+    assert training["seeds"] == [4]
+    assert training["support"]["family"] == ["digits_mlp", "quadratic"]
+    assert training["support"]["horizon"] == [40, 70]
+    assert training["support"]["reparametrisation"] == [0.2, 5.0]
+    assert [entry["family"] for entry in training["distribution"]] == ["quadratic", "digits_mlp"]
+    assert artifact.card["scores"] == [{"suite": "meta_valid", "metric": "meta_loss_change", "value": -0.1, "low": -0.15, "high": -0.05}]
+    assert all(torch.equal(artifact.weights[name], theta[name]) for name in theta)
+
+
+def test_hashes_are_those_of_episodes_that_training_met(tmp_path: Path) -> None:
+    config, _, artifact = written(tmp_path)
+    hashes = artifact.card["training"]["task_hashes"]
+    assert hashes == sorted(set(hashes))
+    assert len(hashes) == 8 * len(shard_sources(config))
+    source = shard_sources(config)[0]
+    met = source.family.sample(source.template, source.draw(0, 2), source.horizon)
+    assert met.hash in hashes
+    assert float(source.task(0, 2).horizon) == met.horizon
+    held_out = tasks.get("quadratic").sample("20x1-gradient", source.draw(0, 2), source.horizon)
+    assert held_out.hash not in hashes
+
+
+def test_the_rule_can_be_built_from_its_card(tmp_path: Path) -> None:
+    config, theta, artifact = written(tmp_path, "learner.output=rms", "learner.start=random", "artifact.warmup_frac=0.1")
+    rule = artifact.card["rule"]
+    again = get(rule["name"], **rule["options"])
+    assert again.rule == make_learner(config).rule
+    assert again.init_theta(0).keys() == theta.keys()
+    assert artifact.card["step"]["default_schedule"]["warmup_frac"] == 0.1
+    assert not {"schedule", "weight_decay"} & rule["options"].keys()
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
+    nan = math.nan
+    _, _, artifact = written(tmp_path, "augmentations.reparametrisation=null", change=Change(nan, nan, nan, nan, nan))
+    assert artifact.card["scores"] == []
+    assert "reparametrisation" not in artifact.card["training"]["support"]

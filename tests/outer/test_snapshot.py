@@ -1,0 +1,78 @@
+"""A snapshot becomes files and comes back the same, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaopt.config import load_config
+from metaopt.errors import CorruptCheckpointError
+from metaopt.outer.checkpoint import Checkpoint, Meta, latest, save
+from metaopt.outer.shards import ShardWorker, make_learner, shard_sources
+from metaopt.outer.snapshot import Snapshot
+from metaopt.outer.update import OuterUpdate
+
+CONFIG = load_config(
+    "quickstart", ["outer.shard_particles=2", "outer.estimator.window=4", "tasks.0.horizon=[5, 9]", "tasks.1.horizon=[5, 9]"]
+)
+
+
+def snapshot() -> Snapshot:
+    theta = make_learner(CONFIG).init_theta(0)
+    update = OuterUpdate(theta, CONFIG.outer.optimizer, CONFIG.outer.steps)
+    worker = ShardWorker(CONFIG, "cpu")
+    states, after = [], []
+    gradients = {}
+    for shard in range(len(shard_sources(CONFIG))):
+        evolution = worker._fresh(shard)
+        if shard != 1:
+            gradients[shard] = evolution.estimate(theta, 0).grad
+        states.append(None if shard == 1 else evolution.state())
+        after.append(None if shard == 1 else 0)
+    update.apply(0, gradients)
+    return Snapshot(1, update.theta, update.state(), after, states, [3], {"inner_steps": 48, "skipped": 0}, {"metrics": 1, "timing": 2})
+
+
+def commit(directory: Path, state: Snapshot) -> Checkpoint:
+    save(directory, state.step, state.files(CONFIG), Meta(CONFIG.hash, {}))
+    found = latest(directory)
+    assert found is not None
+    return found
+
+
+def test_files_come_back_as_the_same_bytes(tmp_path: Path) -> None:
+    state = snapshot()
+    files = state.files(CONFIG)
+    shards = [f"particles-{i}.safetensors" for i in (0, 2, 3)]
+    assert sorted(files) == sorted(["theta.safetensors", "outer.pt", "rng.json", "pending.json", "metrics.json", *shards])
+    again = Snapshot.read(commit(tmp_path, state))
+    assert again.files(CONFIG) == files
+    assert (again.step, again.after, again.quarantined) == (1, [0, None, 0, 0], [3])
+    assert (again.totals, again.rows) == (state.totals, state.rows)
+    assert again.shards[1] is None
+    assert list(again.theta) == list(state.theta)  # the order of theta is the order of the flat vector
+
+
+def test_what_comes_back_continues_exactly(tmp_path: Path) -> None:
+    state = snapshot()
+    again = Snapshot.read(commit(tmp_path, state))
+    thetas = []
+    for each in (state, again):
+        worker, gradients = ShardWorker(CONFIG, "cpu"), {}
+        for shard in (0, 2):
+            evolution = worker._fresh(shard)
+            evolution.load(each.shards[shard])
+            gradients[shard] = evolution.estimate(each.theta, 1).grad
+        update = OuterUpdate(each.theta, CONFIG.outer.optimizer, CONFIG.outer.steps)
+        update.load(each.theta, each.outer)
+        update.apply(1, gradients)
+        thetas.append(update.theta)
+    assert all(torch.equal(thetas[0][name], thetas[1][name]) for name in thetas[0])
+    assert any(not torch.equal(thetas[0][name], state.theta[name]) for name in thetas[0])
+
+
+def test_a_missing_shard_is_corruption(tmp_path: Path) -> None:
+    state = snapshot()
+    state.shards[0] = None  # while `after` says that it ran
+    with pytest.raises(CorruptCheckpointError, match=r"no file 'particles-0\.safetensors'"):
+        Snapshot.read(commit(tmp_path, state))
