@@ -156,11 +156,10 @@ class _Loop:
             self.commit()
 
     def active(self) -> list[int]:
-        """Return the shards of this outer step: all, or the next `shards_per_step` in turn; without those given up."""
-        total = len(self.families)
-        count = self.config.outer.shards_per_step or total
-        turn = sorted((self.step * count + i) % total for i in range(count))
-        return [shard for shard in turn if shard not in self.quarantined]
+        """Return the shards of this outer step: all, or the next `shards_per_step` in turn, of those not given up."""
+        left = [shard for shard in range(len(self.families)) if shard not in self.quarantined]
+        count = min(self.config.outer.shards_per_step or len(left), len(left))
+        return sorted(left[(self.step * count + i) % len(left)] for i in range(count))
 
     def recover(self, item: WorkItem, reason: Reason) -> WorkItem:
         """Return the item with all that a worker without the shard needs."""

@@ -177,6 +177,24 @@ def test_a_shard_that_always_fails_is_given_up_and_the_run_ends(tmp_path: Path, 
     assert len(errors) == 1
 
 
+def test_the_turns_go_on_without_a_shard_that_was_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, seen = shards.ShardWorker.handle, []
+
+    def handle(self, item):
+        if item.work_id == 1:
+            raise RuntimeError("planted")
+        if item.payload.theta is not None:
+            seen.append(item.work_id)
+        return honest(self, item)
+
+    monkeypatch.setattr(shards.ShardWorker, "handle", handle)
+    run = trainer.train(small(outer__steps=6, outer__shards_per_step=1), tmp_path / "run")
+    assert run.quarantined == 1  # the outer step that would have been its turn alone is one skipped step, not the end
+    assert run.metrics["skipped"].tolist() == [0, 1, 1, 1, 1, 1]  # so far
+    assert set(seen) == {0, 2}
+    assert len(seen) == 5
+
+
 def test_an_error_in_a_shard_that_passes_leaves_no_trace(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = shards.ShardWorker.handle
 
