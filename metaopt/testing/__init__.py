@@ -2,5 +2,15 @@
 
 from metaopt.testing.contract import ContractError
 from metaopt.testing.optimizer_contract import OPTIMIZER_CLAUSES, check_optimizer_contract
+from metaopt.testing.task_contract import TASK_CLAUSES, check_task
+from metaopt.testing.update_rule_contract import UPDATE_RULE_CLAUSES, check_update_rule
 
-__all__ = ["OPTIMIZER_CLAUSES", "ContractError", "check_optimizer_contract"]
+__all__ = [
+    "OPTIMIZER_CLAUSES",
+    "TASK_CLAUSES",
+    "UPDATE_RULE_CLAUSES",
+    "ContractError",
+    "check_optimizer_contract",
+    "check_task",
+    "check_update_rule",
+]

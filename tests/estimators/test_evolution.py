@@ -141,6 +141,20 @@ def test_perturbations_are_normal_and_belong_to_step_and_pair() -> None:
     assert not torch.equal(eps, other._noise(4, 17, like))
 
 
+@pytest.mark.parametrize("window", [1, 3, 4, 12])
+def test_pes_accumulates_the_noise_of_the_running_episode_only(window: int) -> None:
+    # Noise of an earlier episode would not bias the estimate, so only this sees it.
+    estimator = Evolution("pes", Balancing(), Endless(5, staggered=True), 10, 0.1, window, seed=0)
+    drawn = []
+    for k in range(8):
+        estimator.estimate(THETA, k)
+        drawn.append(estimator._noise(10, k, torch.zeros(1, dtype=torch.float64)))
+        for p, clock in enumerate(estimator.pairs.clock):
+            windows = 0 if clock >= estimator.pairs.length[p] else math.ceil(clock / window)  # that the running episode has met
+            want = sum((eps[p] for eps in drawn[len(drawn) - windows :]), torch.zeros(1, dtype=torch.float64))
+            torch.testing.assert_close(estimator.accumulated[p], want, rtol=1e-12, atol=1e-15)
+
+
 def test_charged_gradient_by_hand() -> None:
     gap = torch.tensor([[1.0, 2.0], [3.0, 5.0], [-7.0, 11.0]])
     first = torch.tensor([[True, True], [True, True], [False, True]])
