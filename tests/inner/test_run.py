@@ -1,11 +1,16 @@
 """The runner: many runs at once are the same runs, each a pure function of its own task and seed."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from metaopt import inner, learners, seeds, tasks
 from metaopt.errors import TaskError
 from metaopt.inner.step import BATCHES_AHEAD, training_step
+from metaopt.learners.learner import StepRecord
+from metaopt.tasks.task import Task
+from tests.oracles.influence_balancing import Nothing
 
 FAMILY = tasks.get("digits_mlp")
 
@@ -132,3 +137,33 @@ def test_compiled_run_agrees() -> None:
     torch.testing.assert_close(compiled.loss, eager.loss, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(compiled.eval_loss, eager.eval_loss, rtol=1e-4, atol=1e-5)
     assert eager.diverged.tolist() == compiled.diverged.tolist()
+
+
+@dataclass(frozen=True)
+class Keyed(Nothing):
+    """A program whose batches are the keys that it was given."""
+
+    def batch(self, numbers, shared, key, step):
+        return {"key": key, "step": step}
+
+    heldout = batch
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A learner whose loss is the low bits of whatever key it sees."""
+
+    def init(self, theta, task, key):
+        return {"key": key}
+
+    def advance(self, theta, task, carry, batch):
+        return {"key": carry["key"]}, StepRecord((batch["key"] % 2**20).double() + batch["step"].double() / 2**10)
+
+
+def test_weights_batches_and_evaluations_have_keys_of_their_own() -> None:
+    task = Task(Keyed(), {"horizon": torch.tensor(5.0, dtype=torch.float64)}, {})
+    trace = inner.run(Echo(), {}, [task], [77], 4, eval_every=2)
+    init, batch, heldout = (seeds.fold_in(torch.tensor(77), i) for i in range(3))
+    assert trace.carry["key"].tolist() == [int(init)]
+    assert trace.loss[:, 0].tolist() == [int(batch % 2**20) + t / 2**10 for t in range(4)]
+    assert trace.eval_raw[:, 0].tolist() == [int(heldout % 2**20) + t / 2**10 for t in (0, 2, 4)]
