@@ -88,7 +88,7 @@ def factored_moments(grad: Tensor, state: State, decays: tuple[float, ...]) -> t
 
 
 def random_network(sizes: tuple[int, ...], seed: int) -> Theta:
-    """Return `w0, b0, w1, ...`: weights [out, in] normal, truncated at two standard deviations of 1 / sqrt(fan_in); biases zero."""
+    """Return `w0, b0, w1, ...`: weights [out, in] normal with deviation 1 / sqrt(fan_in), clamped at two of them; biases zero."""
     theta: Theta = {}
     for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         draw = seeds.normal(seeds.key("rule", seed, i), (fan_out, fan_in)).clamp(-2.0, 2.0)
