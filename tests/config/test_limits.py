@@ -9,7 +9,7 @@ from metaopt.errors import ConfigError
 
 def test_estimate_grows_with_what_is_held() -> None:
     base = estimate_bytes(load_config("quickstart"))
-    assert estimate_bytes(load_config("quickstart", ["outer.shard_particles=8"])) == 2 * base
+    assert estimate_bytes(load_config("quickstart", ["outer.shard_particles=16"])) == 2 * base
     assert base < estimate_bytes(load_config("quickstart", ["tasks.1.shards=9"])) < 9 * base
     assert estimate_bytes(load_config("quickstart", ["outer.steps=9"])) == base
 
