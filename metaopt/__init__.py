@@ -6,12 +6,12 @@ Names are resolved on first use (PEP 562), so `import metaopt` pulls in neither 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from metaopt.version import __version__
+
 if TYPE_CHECKING:
     from metaopt import artifacts, config, errors, learners, optim, tasks, testing
     from metaopt.api import evaluate, train
     from metaopt.artifacts import Artifact, load
-
-__version__ = "0.1.0"
 
 _MODULES = ("artifacts", "config", "errors", "learners", "optim", "tasks", "testing")
 _ATTRIBUTES = {

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from metaopt.errors import UnsafeArtifactError
+from metaopt.version import __version__
 
 __all__ = ["SCHEMA_VERSION", "check_card", "new_card", "parse_card", "seal_card"]
 
@@ -54,8 +55,6 @@ def new_card(name: str, rule: str, *, version: int = 1, options: Mapping[str, An
 
 def seal_card(card: Mapping[str, Any], weights: bytes) -> Card:
     """Return a copy of `card` that names this schema, this version of metaopt, and the hashes of the weights and of itself."""
-    from metaopt import __version__
-
     sealed: Card = {
         "metaopt_version": __version__,  # a card that is saved again keeps the version that made it
         **copy.deepcopy(dict(card)),

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from metaopt import __version__
 from metaopt.cli.options import json_option, speech_options
 from metaopt.cli.output import print_rows
+from metaopt.version import __version__
 
 __all__ = ["command"]
 

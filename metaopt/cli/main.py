@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 import click
 
-from metaopt import __version__
 from metaopt.errors import CheckpointError, ConfigError, MetaoptError, UnsafeArtifactError
 from metaopt.names import nearest
+from metaopt.version import __version__
 
 __all__ = ["BAD_INPUT", "DONE", "FAILED", "QUARANTINED", "STOPPED", "cli", "main"]
 

@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from importlib import import_module
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from metaopt.errors import ConfigError
+from metaopt.version import __version__
 
 __all__ = [
     "Pool",
@@ -205,8 +205,7 @@ def check_size(message: Any, name: str, limit_bytes: int = MAX_MESSAGE_BYTES) ->
 
 def versions() -> dict[str, str]:
     """Return the versions that results depend on: metaopt, torch (with its build tag) and python."""
-    package = import_module("metaopt")  # not an import statement: the front door imports everything, and this package stands below it
-    return {"metaopt": package.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    return {"metaopt": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 def check_same_versions(driver: Mapping[str, str], worker: Mapping[str, str], name: str) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-import metaopt
 from metaopt import baselines as known
 from metaopt.baselines import TRIALS, Tuned
 from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.suites import Suite
+from metaopt.version import __version__
 
 __all__ = ["notes", "provenance"]
 
@@ -67,7 +67,7 @@ def provenance(
         "threads": threads,
         "baseline_code": {family: known.code_version(family) for family in sorted({spec.family for spec in plan.specs.values()})},
         "versions": {
-            "metaopt": metaopt.__version__,
+            "metaopt": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
