@@ -57,7 +57,8 @@ class ProgressDisplay:
         self._quiet, self._stream = quiet, stream or sys.stderr
         self._bar: Any = None
         self._what = ""
-        self._first = 0
+        self._first = self._seen = 0
+        self._warm = False
         self._started = self._last_line = self._last_call = time.monotonic()
 
     def __enter__(self) -> "ProgressDisplay":
@@ -74,7 +75,10 @@ class ProgressDisplay:
         if what != self._what:  # another phase: its first unit has been running since the last call; a resumed run starts in the middle
             self._finish()
             self._what, self._first, self._started = what, done - 1, self._last_call
-        self._last_call = now
+            self._warm = False
+        elif not self._warm:  # the first unit of a phase paid for its start-up
+            self._first, self._started, self._warm = self._seen, self._last_call, True
+        self._last_call, self._seen = now, done
         if self._stream.isatty():
             self._draw(done, total, numbers or {})
         elif now - self._last_line >= _LINE_EVERY_S or done == total:

@@ -93,3 +93,14 @@ def test_tables_align_and_json_is_json(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_json_spells_what_is_not_finite_as_null() -> None:
     assert json.loads(json_text({"a": [float("nan"), 1.5], "b": {"c": float("-inf")}})) == {"a": [None, 1.5], "b": {"c": None}}
+
+
+def test_a_slow_first_unit_does_not_spoil_the_estimate(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = ProgressDisplay(stream=stream)
+    clock.now = 20.0
+    progress("outer step", 1, 101)
+    for done in range(2, 12):
+        clock.now += 1.0
+        progress("outer step", done, 101)
+    assert stream.getvalue().splitlines() == ["outer step 1/101, 2000 s left", "outer step 11/101, 90 s left"]
