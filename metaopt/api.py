@@ -3,6 +3,7 @@
 Everything about the input is checked here before anything is written or any worker starts.
 """
 
+import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,4 +114,6 @@ def _check_machine(workers: int, address: str | None, device: str) -> str:
         raise ConfigError(f"workers must be >= 0, got {workers}")
     if address is not None and workers == 0:
         raise ConfigError(f"address {address!r} needs workers >= 1, got 0: give the number of workers to start on that cluster")
+    if workers > 0 and importlib.util.find_spec("ray") is None:
+        raise ConfigError(f"workers={workers} needs ray, which is not installed: pip install 'ray[default]>=2.54', or use 0 workers")
     return str(resolve_device(device))

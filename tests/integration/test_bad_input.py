@@ -1,5 +1,6 @@
 """Bad calls, configs and artifacts: the exact line on standard error, exit status 2, and nothing written."""
 
+import importlib.util
 import json
 import os
 import socket
@@ -250,3 +251,14 @@ def _save_artifact() -> Path:
     weights = {name: torch.tensor(-7.0) for name in ("log_lr", "log_one_minus_beta1", "log_one_minus_beta2", "log_eps")}
     Artifact(new_card("art", "learnable_adam"), weights).save("art")
     return Path("art/weights.safetensors")
+
+
+def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else found(name, *rest))
+    for call in (["train", "quickstart"], ["evaluate", "celo2-base"]):
+        result = CliRunner().invoke(cli, [*call, "--workers", "2"])
+        assert result.exit_code == 2
+        assert result.stderr == "metaopt: workers=2 needs ray, which is not installed: pip install 'ray[default]>=2.54', or use 0 workers\n"
+    assert not list(tmp_path.iterdir())
