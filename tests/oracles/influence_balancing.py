@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metaopt.estimators import Evolution
 from metaopt.learners.learner import StepRecord
 from metaopt.tasks.task import Task
 
@@ -65,3 +66,20 @@ class Endless:
 
     def stagger(self, particle):
         return (particle % 10) / 10 if self.staggered else 0.0
+
+
+def main(pairs: int = 10_000, sigma: float = 0.1) -> None:
+    """Print mean and standard error of each estimator over one episode, theta fixed."""
+    theta = Balancing().init_theta()
+    for kind, windows in (("truncated_es", (1, 10, 25, 100)), ("pes", (1, 10, 25, 100)), ("full_es", (100,))):
+        for window in windows:
+            runs = []
+            for seed in range(20):  # independent groups of pairs give the standard error
+                estimator = Evolution(kind, Balancing(), Endless(), pairs // 20, sigma, window, seed)
+                runs.append(sum(float(estimator.estimate(theta, k).grad["theta"]) for k in range(100 // window)) / (100 // window))
+            values = torch.tensor(runs, dtype=torch.float64)
+            print(f"{kind:13} W={window:<4} {values.mean():7.2f} +- {values.std() / 20**0.5:.2f}")
+
+
+if __name__ == "__main__":
+    main()
