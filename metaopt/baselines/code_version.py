@@ -15,8 +15,10 @@ __all__ = ["code_version", "meaningful_source"]
 _SHARED = (
     "metaopt.seeds",
     "metaopt.tasks.task",
-    "metaopt.tasks.streams",
-    "metaopt.tasks.models",
+    "metaopt.tasks.streams.arrays",
+    "metaopt.tasks.models.parts",
+    "metaopt.tasks.models.mlp",
+    "metaopt.tasks.models.conv",
     "metaopt.learners.learner",
     "metaopt.learners.update_rules.classic",
     "metaopt.learners.update_rules.rule",

@@ -4,9 +4,9 @@ from importlib.metadata import entry_points
 
 from metaopt.errors import ConfigError
 from metaopt.names import nearest
-from metaopt.tasks.augment import reparametrise
-from metaopt.tasks.digits import DIGITS_CONV, DIGITS_MLP
-from metaopt.tasks.quadratic import QUADRATIC
+from metaopt.tasks.augmentations import reparametrise
+from metaopt.tasks.families.images import DIGITS_CONV, DIGITS_MLP
+from metaopt.tasks.families.quadratic import QUADRATIC
 from metaopt.tasks.sampling import check_templates, split_of
 from metaopt.tasks.task import SPLITS, Family, Task, TaskSpec, stack_tasks
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from metaopt.seeds import stable_hash
-from metaopt.tasks.augment import reparametrise
+from metaopt.tasks.augmentations import reparametrise
 from metaopt.tasks.task import Family, Task
 
 __all__ = ["TaskSource"]

@@ -9,7 +9,7 @@ from metaopt import inner, learners, tasks
 from metaopt.config.schema import TaskConfig
 from metaopt.learners import Learner
 from metaopt.outer.validation import meta_loss_change
-from metaopt.tasks.quadratic import QuadraticFamily
+from metaopt.tasks.families.quadratic import QuadraticFamily
 
 FAMILIES = [TaskConfig(family="quadratic", shards=1, horizon=(5, 20))]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from metaopt import inner, learners, seeds, tasks
 from metaopt.errors import ConfigError, TaskError
-from metaopt.tasks.digits import DigitsFamily, _grid
-from metaopt.tasks.quadratic import QuadraticFamily
+from metaopt.tasks.families.images import DigitsFamily, _grid
+from metaopt.tasks.families.quadratic import QuadraticFamily
 from metaopt.tasks.sampling import Sampler
 from metaopt.tasks.task import Task, TaskSpec, stack_tasks
 

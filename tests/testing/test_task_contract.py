@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaopt import tasks
-from metaopt.tasks.quadratic import Quadratic
+from metaopt.tasks.families.quadratic import Quadratic
 from metaopt.testing import TASK_CLAUSES, ContractError, check_task
 
 TEMPLATES = [(name, tasks.get(name).templates("meta_test")[0]) for name in ("quadratic", "digits_mlp", "digits_conv")]

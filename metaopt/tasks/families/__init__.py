@@ -1,0 +1,1 @@
+"""Task families, a module for each kind of inner problem."""

@@ -1,0 +1,5 @@
+"""Streams: sources of labelled examples."""
+
+from metaopt.tasks.streams.arrays import Digits
+
+__all__ = ["Digits"]
