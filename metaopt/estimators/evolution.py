@@ -13,41 +13,22 @@ early, as the common implementation does, charges it to the new episode's noise 
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from metaopt import seeds
+from metaopt.estimators.estimator import MetaGradient
 from metaopt.estimators.flat import flatten, unflatten
 from metaopt.inner.particles import Episodes, Pairs
 from metaopt.learners.learner import Learner
 from metaopt.learners.update_rules import Theta
 
-__all__ = ["ESTIMATORS", "Evolution", "MetaGradient", "charged_gradient"]
+__all__ = ["PES", "Evolution", "FullES", "TruncatedES", "charged_gradient"]
 
-ESTIMATORS = ("pes", "truncated_es", "full_es")
-
-
-@dataclass(frozen=True)
-class MetaGradient:
-    """One estimate of d(mean normalised loss of a step) / d(theta).
-
-    Attributes:
-        grad: mean over pairs, shaped like theta.
-        loss: mean normalised loss over pairs, members and valid steps.
-        loss_se: standard error of `loss` over pairs (nan for one pair).
-        nonfinite: rows that met a non-finite raw loss.
-        diverged: pairs that met one or reached the task's cap.
-        inner_steps: steps computed, every member counted.
-    """
-
-    grad: Theta
-    loss: float
-    loss_se: float
-    nonfinite: int
-    diverged: int
-    inner_steps: int
+_KINDS = ("pes", "truncated_es", "full_es")
 
 
 def charged_gradient(gap_WN: Tensor, first_WN: Tensor, old_NP: Tensor, new_NP: Tensor, sigma: float) -> Tensor:
@@ -90,8 +71,8 @@ class Evolution:
         device: str = "cpu",
         compiled: bool = False,
     ) -> None:
-        if kind not in ESTIMATORS:
-            raise ValueError(f"kind must be one of {', '.join(ESTIMATORS)}, got {kind!r}")
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
         if sigma <= 0:
             raise ValueError(f"sigma must be > 0, got {sigma}")
         self.kind, self.sigma, self.window, self.seed = kind, sigma, window, seed
@@ -139,6 +120,7 @@ class Evolution:
             nonfinite=seen.nonfinite,
             diverged=len(seen.diverged),
             inner_steps=2 * int(valid.sum()),
+            sequential_steps=window,
         )
 
     def _longest(self) -> int:
@@ -161,3 +143,35 @@ class Evolution:
         accumulated = state.get("accumulated")
         self.accumulated = None if accumulated is None else accumulated.to(self.pairs.device)
         self.pairs.load(state["pairs"])
+
+
+@dataclass(frozen=True)
+class _EvolutionRecipe:
+    name: ClassVar[str]
+    window: Annotated[int, Ge(1)]
+    sigma: Annotated[float, Gt(0)] = 0.01
+
+    def build(self, learner: Learner, episodes: Episodes, pairs: int, seed: int, device: str = "cpu", compiled: bool = False) -> Evolution:
+        """Return an estimator with N pairs that has not begun."""
+        return Evolution(self.name, learner, episodes, pairs, self.sigma, self.window, seed, device, compiled)
+
+
+@dataclass(frozen=True)
+class PES(_EvolutionRecipe):
+    """Persistent ES, windows of `window` inner steps."""
+
+    name: ClassVar[str] = "pes"
+
+
+@dataclass(frozen=True)
+class TruncatedES(_EvolutionRecipe):
+    """Truncated ES, windows of `window` inner steps."""
+
+    name: ClassVar[str] = "truncated_es"
+
+
+@dataclass(frozen=True)
+class FullES(_EvolutionRecipe):
+    """Full ES: whole runs, whatever the window."""
+
+    name: ClassVar[str] = "full_es"

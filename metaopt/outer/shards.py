@@ -10,7 +10,7 @@ from typing import Any
 from metaopt import learners, tasks
 from metaopt.cluster import Shared, StateMissing, WorkItem
 from metaopt.config import Config
-from metaopt.estimators import Evolution, MetaGradient
+from metaopt.estimators import ESTIMATORS, Estimator, MetaGradient
 from metaopt.learners import GradientLearner
 from metaopt.learners.update_rules import Theta
 from metaopt.seeds import stable_hash
@@ -83,21 +83,13 @@ class ShardWorker:
         self._config, self._device = config, device
         self._learner = make_learner(config)
         self._sources = shard_sources(config)
-        self._held: dict[int, tuple[int | None, Evolution]] = {}
+        self._held: dict[int, tuple[int | None, Estimator]] = {}
 
-    def _fresh(self, shard: int) -> Evolution:
+    def _fresh(self, shard: int) -> Estimator:
         outer = self._config.outer
-        return Evolution(
-            outer.estimator.name,
-            self._learner,
-            self._sources[shard],
-            outer.shard_particles,
-            outer.estimator.sigma,
-            outer.estimator.window,
-            seed=stable_hash("estimator", self._config.seed, shard),
-            device=self._device,
-            compiled=self._config.compile,
-        )
+        recipe = ESTIMATORS[outer.estimator.name](**outer.estimator.model_dump(exclude={"name"}))
+        seed = stable_hash("estimator", self._config.seed, shard)
+        return recipe.build(self._learner, self._sources[shard], outer.shard_particles, seed, self._device, self._config.compile)
 
     def handle(self, item: WorkItem) -> MetaGradient | dict[str, Any]:
         """Return the shard's meta-gradient at the item's outer step, or its state.
@@ -107,22 +99,22 @@ class ShardWorker:
         """
         shard, work = item.work_id, item.payload
         # Taken out while it changes: after an error the half-changed shard is gone, and is rebuilt.
-        after, evolution = self._held.pop(shard, (None, None))
+        after, estimator = self._held.pop(shard, (None, None))
         if work.catch_up is not None:
-            evolution, after = self._fresh(shard), work.after
+            estimator, after = self._fresh(shard), work.after
             if work.catch_up.state is not None:
-                evolution.load(work.catch_up.state)
+                estimator.load(work.catch_up.state)
             for step, theta in work.catch_up.replay:
-                evolution.estimate(self._local(theta), step)
+                estimator.estimate(self._local(theta), step)
         elif work.after is None:
-            evolution, after = self._fresh(shard), None
-        if evolution is None or after != work.after:
+            estimator, after = self._fresh(shard), None
+        if estimator is None or after != work.after:
             raise StateMissing(f"shard {shard} is not here as of outer step {work.after}")
         if work.theta is None:
-            self._held[shard] = (after, evolution)
-            return evolution.state()
-        result = evolution.estimate(self._local(work.theta), item.outer_step)
-        self._held[shard] = (item.outer_step, evolution)
+            self._held[shard] = (after, estimator)
+            return estimator.state()
+        result = estimator.estimate(self._local(work.theta), item.outer_step)
+        self._held[shard] = (item.outer_step, estimator)
         return MetaGradient(**{**vars(result), "grad": {k: v.cpu() for k, v in result.grad.items()}})
 
     def _local(self, theta: Shared[Theta]) -> Theta:

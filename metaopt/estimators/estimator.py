@@ -1,0 +1,76 @@
+"""The contract of an estimator of meta-gradients: a recipe, which is options only, and the estimator that it builds.
+
+A recipe is a frozen dataclass whose init fields are its options, by the names and ranges that a config uses. An estimator holds the inner
+runs of one shard; its estimates are a pure function of its state, theta and the outer step.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from metaopt.inner.particles import Episodes
+from metaopt.learners.learner import Learner
+from metaopt.learners.update_rules import Theta
+
+__all__ = ["Estimator", "MetaGradient", "Recipe"]
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """One estimate of d(mean normalised loss of a step) / d(theta).
+
+    Attributes:
+        grad: mean over pairs, shaped like theta.
+        loss: mean normalised loss over pairs, members and valid steps.
+        loss_se: standard error of `loss` over pairs (nan for one pair).
+        nonfinite: rows that met a non-finite raw loss.
+        diverged: pairs that met one or reached the task's cap.
+        inner_steps: steps computed, every member counted.
+        sequential_steps: inner steps made one after the other, whatever the number of members.
+        clipped_frac: entries of the members' gradients that the estimator clipped, in [0, 1].
+    """
+
+    grad: Theta
+    loss: float
+    loss_se: float
+    nonfinite: int
+    diverged: int
+    inner_steps: int
+    sequential_steps: int = 0
+    clipped_frac: float = 0.0
+
+
+class Estimator(Protocol):
+    """Holds the inner runs of one shard and estimates meta-gradients on them."""
+
+    def estimate(self, theta: Theta, outer_step: int) -> MetaGradient:
+        """Return the meta-gradient of the next window at `theta`; advances the runs."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next estimate depends on besides theta: nested dicts of tensors and lists of integers."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+
+
+class Recipe(Protocol):
+    """Options of an estimator; `name` is its registry name, `window` the inner steps of one estimate."""
+
+    @property
+    def name(self) -> str:
+        """Registry name."""
+
+    @property
+    def window(self) -> int:
+        """Inner steps of one estimate, at most the shortest horizon."""
+
+    def build(self, learner: Learner, episodes: Episodes, pairs: int, seed: int, device: str = "cpu", compiled: bool = False) -> Estimator:
+        """Return an estimator that has not begun.
+
+        Args:
+            learner: what is meta-trained.
+            episodes: where the inner runs' tasks come from.
+            pairs: N antithetic pairs; an estimator that perturbs nothing runs 2 N single particles instead, about the same memory.
+            seed: of all its random numbers.
+            device: where the runs live.
+            compiled: compile the inner step, where the estimator can.
+        """
