@@ -5,8 +5,7 @@ from importlib.metadata import entry_points
 from metaopt.errors import ConfigError
 from metaopt.names import nearest
 from metaopt.tasks.augmentations import reparametrise
-from metaopt.tasks.families.images import DIGITS_CONV, DIGITS_MLP
-from metaopt.tasks.families.quadratic import QUADRATIC
+from metaopt.tasks.families import FAMILIES
 from metaopt.tasks.sampling import check_templates, split_of
 from metaopt.tasks.task import SPLITS, Family, Task, TaskSpec, stack_tasks
 
@@ -25,7 +24,7 @@ __all__ = [
     "stack_tasks",
 ]
 
-_FAMILIES: dict[str, Family] = {family.name: family for family in (QUADRATIC, DIGITS_MLP, DIGITS_CONV)}
+_FAMILIES: dict[str, Family] = {family.name: family for family in FAMILIES}
 
 
 def register(family: Family) -> None:
