@@ -6,10 +6,8 @@ larger budget contains the smaller ones. No rate was chosen by looking at an eva
 """
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
-from metaopt.errors import ConfigError
-from metaopt.names import nearest
+from metaopt.registry import Registry
 
 __all__ = ["SCHEDULE", "TRIALS", "Baseline", "get", "names"]
 
@@ -37,23 +35,20 @@ class Baseline:
         return tuple(float(f"{self.default_lr * 10 ** (third / 3):.4g}") for third in _STEPS[trials])
 
 
-_BASELINES = {
-    "sgd": Baseline("sgd", "sgd", 0.1),
-    "sgd_momentum": Baseline("sgd_momentum", "momentum", 0.01),  # momentum 0.9: as far a step as SGD's 0.1 once it is up to speed
-    "adamw": Baseline("adamw", "adamw", 1e-3),  # torch's default
-    "nadam": Baseline("nadam", "nadam", 2e-3),  # torch's default
-}
-
-
-def _load_entry_points() -> None:
-    for entry in entry_points(group="metaopt.baselines"):
-        if entry.name not in _BASELINES:
-            _BASELINES[entry.name] = entry.load()
+_BASELINES = Registry(
+    "baseline",
+    "metaopt.baselines",
+    {
+        "sgd": Baseline("sgd", "sgd", 0.1),
+        "sgd_momentum": Baseline("sgd_momentum", "momentum", 0.01),  # momentum 0.9: as far a step as SGD's 0.1 once it is up to speed
+        "adamw": Baseline("adamw", "adamw", 1e-3),  # torch's default
+        "nadam": Baseline("nadam", "nadam", 2e-3),  # torch's default
+    },
+)
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all baselines, those of installed plug-ins included."""
-    _load_entry_points()
     return tuple(_BASELINES)
 
 
@@ -63,6 +58,4 @@ def get(name: str) -> Baseline:
     Raises:
         ConfigError: no such baseline; the message has the nearest name.
     """
-    if name not in names():
-        raise ConfigError(f"baseline {name!r} is unknown{nearest(name, _BASELINES)}")
     return _BASELINES[name]

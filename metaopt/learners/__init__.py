@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from metaopt.errors import ConfigError
 from metaopt.learners.learner import SCHEDULES, Carry, GradientLearner, Learner, Schedule, StepRecord, named_schedule, schedule_factor
-from metaopt.learners.update_rules import RULES, get_rule
+from metaopt.learners.update_rules import RULES, UpdateRule, get_rule
 
 __all__ = [
     "SCHEDULES",
@@ -15,8 +16,25 @@ __all__ = [
     "get",
     "named_schedule",
     "names",
+    "register",
     "schedule_factor",
 ]
+
+
+def register(rule: type[UpdateRule]) -> type[UpdateRule]:
+    """Add an update rule, a frozen dataclass whose init fields are its options, under its `name`; usable as a decorator.
+
+    From then on it has a config (`learner: {rule: NAME, ...}`), artifacts, and a drop-in optimizer. An installed package does the same by
+    an entry point of group `metaopt.learners`.
+
+    Raises:
+        ConfigError: it is no dataclass, has no name of its own, or the name is taken.
+    """
+    name = vars(rule).get("name")
+    if "__dataclass_fields__" not in vars(rule) or not isinstance(name, str):
+        raise ConfigError(f"update rule {rule!r} must be a dataclass with `name: str = field(init=False, default=...)`, got name {name!r}")
+    RULES.register(name, rule)
+    return rule
 
 
 def names() -> tuple[str, ...]:

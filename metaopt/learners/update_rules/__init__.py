@@ -11,6 +11,7 @@ from metaopt.learners.update_rules.learnable_adam import LearnableAdam
 from metaopt.learners.update_rules.mlp import MLPRule
 from metaopt.learners.update_rules.rule import State, Theta, UpdateRule, apply_rule, hyper
 from metaopt.names import nearest
+from metaopt.registry import Registry
 
 __all__ = [
     "FEATURES",
@@ -42,12 +43,16 @@ def _classic(name: str) -> Callable[..., UpdateRule]:
 # Inputs of the rules that have a network, in order.
 FEATURES: dict[str, tuple[str, ...]] = {"mlp": mlp.FEATURES, "celo2_base": celo2.FEATURES}
 
-RULES: dict[str, Callable[..., UpdateRule]] = {
-    **{name: _classic(name) for name in CLASSIC},
-    "mlp": MLPRule,
-    "learnable_adam": LearnableAdam,
-    "celo2_base": Celo2Base,
-}
+RULES: Registry[Callable[..., UpdateRule]] = Registry(
+    "update rule",
+    "metaopt.learners",
+    {
+        **{name: _classic(name) for name in CLASSIC},
+        "mlp": MLPRule,
+        "learnable_adam": LearnableAdam,
+        "celo2_base": Celo2Base,
+    },
+)
 
 
 def get_rule(name: str, **options: Any) -> UpdateRule:
@@ -56,9 +61,8 @@ def get_rule(name: str, **options: Any) -> UpdateRule:
     Raises:
         ConfigError: no such rule, or no such option.
     """
-    if name not in RULES:
-        raise ConfigError(f"update rule {name!r} is unknown{nearest(name, RULES)}")
+    make = RULES[name]
     try:
-        return RULES[name](**options)
+        return make(**options)
     except TypeError as error:
         raise ConfigError(f"update rule {name}: {error}") from error
