@@ -14,7 +14,7 @@ from torch import Tensor
 from metaopt.errors import ConfigError
 from metaopt.learners.update_rules import Theta, UpdateRule, apply_rule, hyper
 from metaopt.names import nearest
-from metaopt.tasks.task import Batch, Task
+from metaopt.tasks.task import Batch, GradientState, Task
 
 __all__ = ["SCHEDULES", "Carry", "GradientLearner", "Learner", "Schedule", "StepRecord", "named_schedule", "schedule_factor"]
 
@@ -88,22 +88,27 @@ class GradientLearner:
         return self.rule.init_theta(seed)
 
     def init(self, theta: Theta, task: Task, key: Tensor) -> Carry:
-        """Return `params`, the rule's `state` for each of them, and the step counter `t`."""
+        """Return `params`, the rule's `state` for each of them, the step counter `t`, and the task's `gradient_state` if it has any."""
         params = task.init(key)
         state = {name: self.rule.init_state(param) for name, param in params.items()}
-        return {"params": params, "state": state, "t": torch.zeros((), dtype=torch.int64, device=key.device)}
+        carry = {"params": params, "state": state, "t": torch.zeros((), dtype=torch.int64, device=key.device)}
+        return carry | _if_any(task.gradient_state(params))
 
     def advance(self, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, StepRecord]:
         """Return the carry after one update on the batch, and the loss before it."""
         params, t = carry["params"], carry["t"]
-        grads, loss = torch.func.grad_and_value(task.loss)(params, batch)
+        grads, loss, gradient_state = task.gradients(params, batch, carry.get("gradient_state", {}))
         lr = hyper(self.rule, theta, "lr") * schedule_factor(self.schedule, t, task.horizon)
         new_params, new_state = {}, {}
         for name, param in params.items():
             new_params[name], new_state[name] = apply_rule(
                 self.rule, theta, param, grads[name], carry["state"][name], t, lr, self.weight_decay
             )
-        return {"params": new_params, "state": new_state, "t": t + 1}, StepRecord(loss)
+        return {"params": new_params, "state": new_state, "t": t + 1} | _if_any(gradient_state), StepRecord(loss)
+
+
+def _if_any(state: GradientState) -> Carry:
+    return {"gradient_state": state} if state else {}
 
 
 def named_schedule(name: str) -> Schedule:

@@ -6,7 +6,7 @@ tensor in `numbers`. Tasks with equal programs therefore stack, and one compiled
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
@@ -15,13 +15,27 @@ from torch import Tensor
 
 from metaopt.errors import TaskError
 
-__all__ = ["SPLITS", "Batch", "Family", "Numbers", "Params", "Program", "Task", "TaskSpec", "stack_tasks"]
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "Family",
+    "GradientState",
+    "Numbers",
+    "Params",
+    "Program",
+    "Task",
+    "TaskSpec",
+    "program_gradient_state",
+    "program_gradients",
+    "stack_tasks",
+]
 
 SPLITS = ("meta_train", "meta_valid", "meta_test")
 
 Params = dict[str, Tensor]
 Batch = dict[str, Tensor]
 Numbers = dict[str, Tensor]
+GradientState = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,10 @@ class Program(Protocol):
     """The static part of a task: pure functions of tensors; hashable, equal programs share compiled code.
 
     `shared` holds tensors that all tasks of the program read (a data set), `numbers` those of one task, without a batch dimension.
+
+    Optional, for programs whose learners see something else than the gradient of the loss (noisy, delayed, ...):
+    `gradients(numbers, params, batch, state) -> (grads, loss, state)`, differentiable where the loss is, and
+    `gradient_state(numbers, params)`, the tensors that it carries from step to step. See `metaopt.tasks.augmentations`.
     """
 
     def __hash__(self) -> int: ...
@@ -92,6 +110,23 @@ class Program(Protocol):
 
     def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
         """Return the loss on the common scale: about 1 at initialisation, about 0 when solved."""
+
+
+def program_gradients(
+    program: Program, numbers: Numbers, params: Params, batch: Batch, state: GradientState
+) -> tuple[Params, Tensor, GradientState]:
+    """Return the program's gradients, loss and next state: its own `gradients` if it has any, else the exact ones of its loss."""
+    own: Callable[..., tuple[Params, Tensor, GradientState]] | None = getattr(program, "gradients", None)
+    if own is not None:
+        return own(numbers, params, batch, state)
+    grads, loss = torch.func.grad_and_value(lambda p: program.loss(numbers, p, batch))(params)
+    return grads, loss, state
+
+
+def program_gradient_state(program: Program, numbers: Numbers, params: Params) -> GradientState:
+    """Return the program's own `gradient_state` if it has one, else {}."""
+    own: Callable[[Numbers, Params], GradientState] | None = getattr(program, "gradient_state", None)
+    return {} if own is None else own(numbers, params)
 
 
 @dataclass
@@ -125,6 +160,14 @@ class Task:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Return the raw loss, a differentiable scalar."""
         return self.program.loss(self.numbers, params, batch)
+
+    def gradients(self, params: Params, batch: Batch, state: GradientState) -> tuple[Params, Tensor, GradientState]:
+        """Return what learners get as the gradient of the loss [per parameter], the raw loss before the step, and the next `state`."""
+        return program_gradients(self.program, self.numbers, params, batch, state)
+
+    def gradient_state(self, params: Params) -> GradientState:
+        """Return what the first call of `gradients` in a run needs; mostly {}."""
+        return program_gradient_state(self.program, self.numbers, params)
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Return the normalised loss, at most `program.cap`; a non-finite loss becomes the cap (callers count it)."""
