@@ -8,10 +8,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from metaopt.config.options import Chosen
 from metaopt.config.schema import Config
 from metaopt.config.yaml_core import Path, show_path, show_value
 
-__all__ = ["explain", "real_path"]
+__all__ = ["explain"]
 
 _KINDS = {
     "int_type": "a whole number",
@@ -21,7 +22,6 @@ _KINDS = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "a text",
-    "union_tag_not_found": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
     "dict_type": "a mapping of keys to values",
@@ -30,8 +30,6 @@ _KINDS = {
 }
 _BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "less_than": ("<", "lt"), "less_than_equal": ("<=", "le")}
 _NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
-# Where the schema has tagged unions, and the key that holds the tag.
-_UNIONS: dict[Path, str] = {("learner",): "rule", ("outer", "estimator"): "name"}
 
 
 def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
@@ -45,18 +43,14 @@ def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
     """
     error = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     kind, context = error["type"], error.get("ctx", {})
-    path = (*real_path(error["loc"], tree), *context.get("at", ()))
+    path = (*error["loc"], *context.get("at", ()))
     value = _lookup(tree, path)
-    if kind in ("union_tag_not_found", "union_tag_invalid") and isinstance(value, dict):
-        path = (*path, context["discriminator"].strip("'"))
     name, got = show_path(path) or "the config", f"got {show_value(value)}"
 
     if kind == "extra_forbidden":
         return path, f"unknown key {name}{_nearest_key(path, tree)}"
-    if kind == "missing" or (kind == "union_tag_not_found" and isinstance(value, dict)):
+    if kind in ("missing", "missing_name"):
         return path, f"{name} is missing"
-    if kind == "union_tag_invalid":
-        return path, _choice(name, context["tag"], _words(context["expected_tags"]))
     if kind == "literal_error":
         return path, _choice(name, value, _words(context["expected"].replace(" or ", ", ")))
     if kind == "unknown_name":
@@ -71,17 +65,6 @@ def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
     if kind in ("too_long", "too_short"):
         return path, f"{name} must have {_length(context)}, {got}"
     return path, f"{name} must be {_KINDS[kind]}, {got}" if kind in _KINDS else f"{name}: {error['msg']}, {got}"
-
-
-def real_path(loc: tuple[str | int, ...], tree: Any) -> Path:
-    """Return pydantic's location without the tags that it inserts for unions."""
-    path: Path = ()
-    for i, part in enumerate(loc):
-        here = _lookup(tree, path)
-        if i == len(path) and isinstance(here, dict) and path in _UNIONS and here.get(_UNIONS[path]) == part:
-            continue
-        path = (*path, part)
-    return path
 
 
 def _bound(value: float) -> str:
@@ -125,7 +108,7 @@ def _nearest_key(path: Path, tree: Any) -> str:
 
 
 def _known_paths(model: type[BaseModel], tree: Any, path: Path) -> Iterator[Path]:
-    """Yield the path of every field; unions are walked as the tree chose."""
+    """Yield the path of every field; sections chosen by name are walked as the tree chose."""
     for name, field in model.model_fields.items():
         yield (*path, name)
         value = _lookup(tree, (name,))
@@ -139,9 +122,8 @@ def _known_paths(model: type[BaseModel], tree: Any, path: Path) -> Iterator[Path
 
 
 def _chosen(field: FieldInfo, value: Any) -> type[BaseModel] | None:
-    """Return the model of a section: its own class, or the member of the union that the tag names."""
+    """Return the model of a section: its own class, or the one that it chooses by name."""
     options = [kind for kind in get_args(field.annotation) or (field.annotation,) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    if field.discriminator is None:
-        return options[0] if options else None
-    tag = _lookup(value, (field.discriminator,)) if isinstance(field.discriminator, str) else None
-    return next((kind for kind in options if tag in get_args(kind.model_fields[str(field.discriminator)].annotation)), None)
+    base = options[0] if options else None
+    chosen = next((mark for mark in field.metadata if isinstance(mark, Chosen)), None)
+    return base if base is None or chosen is None else chosen.model(base, value)

@@ -6,10 +6,16 @@ a config can never name code to import.
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
+
+from metaopt.config.options import Chosen
+
+if TYPE_CHECKING:
+    from metaopt.estimators import Recipe
 
 __all__ = [
     "ArtifactConfig",
@@ -43,9 +49,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
-class _RuleConfig(_Section):
+def _learned_rules() -> dict[str, Any]:
+    """Return the rules that have something to learn, by name."""
+    from metaopt.learners.update_rules import CLASSIC, RULES
+
+    return {name: RULES[name] for name in RULES if name not in CLASSIC}
+
+
+class LearnerConfig(_Section):
+    """An update rule by name; further keys are the rule's own options, the fields of its dataclass."""
+
     rule: str
-    start: Literal["adam", "random"] = "adam"
     schedule: Literal["constant", "warmup_cosine"] = "constant"
     weight_decay: NonNegative = 0.0
 
@@ -53,29 +67,6 @@ class _RuleConfig(_Section):
     def options(self) -> dict[str, Any]:
         """The keyword arguments of `learners.get(rule, **options)`."""
         return self.model_dump(exclude={"rule"})
-
-
-class Celo2BaseConfig(_RuleConfig):
-    """Celo2-base; `output: graft` gives its step the size of Adam's, `rms` unit RMS."""
-
-    rule: Literal["celo2_base"]
-    output: Literal["graft", "rms"] = "graft"
-
-
-class MLPConfig(_RuleConfig):
-    """The per-parameter MLP on 19 features; `hidden` are the widths of its hidden layers."""
-
-    rule: Literal["mlp"]
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 32)
-
-
-class LearnableAdamConfig(_RuleConfig):
-    """Adam with learned step size, decays and epsilon."""
-
-    rule: Literal["learnable_adam"]
-
-
-LearnerConfig = Annotated[Celo2BaseConfig | MLPConfig | LearnableAdamConfig, Field(discriminator="rule")]
 
 
 class TaskConfig(_Section):
@@ -109,31 +100,22 @@ class AugmentationsConfig(_Section):
         return self
 
 
-class _EstimatorConfig(_Section):
+def _estimators() -> Mapping[str, Any]:
+    from metaopt.estimators import ESTIMATORS
+
+    return ESTIMATORS
+
+
+class EstimatorConfig(_Section):
+    """An estimator of the meta-gradient by name; further keys are the options of its recipe."""
+
     name: str
-    sigma: Positive = 0.01
-    window: Count
 
-
-class PESConfig(_EstimatorConfig):
-    """Persistent ES, windows of `window` inner steps."""
-
-    name: Literal["pes"]
-
-
-class TruncatedESConfig(_EstimatorConfig):
-    """Truncated ES, windows of `window` inner steps."""
-
-    name: Literal["truncated_es"]
-
-
-class FullESConfig(_EstimatorConfig):
-    """Full ES: whole runs, advanced `window` inner steps at a time."""
-
-    name: Literal["full_es"]
-
-
-EstimatorConfig = Annotated[PESConfig | TruncatedESConfig | FullESConfig, Field(discriminator="name")]
+    @property
+    def recipe(self) -> "Recipe":
+        """The recipe that these options make."""
+        recipe: Recipe = _estimators()[self.name](**self.model_dump(exclude={"name"}))
+        return recipe
 
 
 class OptimizerConfig(_Section):
@@ -156,7 +138,7 @@ class OuterConfig(_Section):
     shard_particles: Count
     shards_per_step: Count | None = None
     threads_per_worker: Count = 1
-    estimator: EstimatorConfig
+    estimator: Annotated[EstimatorConfig, Chosen("name", _estimators)]
     optimizer: OptimizerConfig
     max_skipped: Natural = 10
 
@@ -181,7 +163,7 @@ class Config(_Section):
 
     name: Name
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    learner: LearnerConfig
+    learner: Annotated[LearnerConfig, Chosen("rule", _learned_rules)]
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     augmentations: AugmentationsConfig = AugmentationsConfig()
     outer: OuterConfig
@@ -198,7 +180,7 @@ class Config(_Section):
         if (asked := self.outer.shards_per_step) is not None and asked > shards:
             raise config_error(("outer", "shards_per_step"), f"must be <= {shards}, the shards of all tasks, got {asked}")
         shortest = min(task.horizon[0] for task in self.tasks)
-        if (window := self.outer.estimator.window) > shortest:
+        if (window := self.outer.estimator.recipe.window) > shortest:
             raise config_error(("outer", "estimator", "window"), f"must be <= {shortest}, the shortest horizon of the tasks, got {window}")
         return self
 

@@ -10,7 +10,7 @@ from typing import Any
 from metaopt import learners, tasks
 from metaopt.cluster import Shared, StateMissing, WorkItem
 from metaopt.config import Config
-from metaopt.estimators import ESTIMATORS, Estimator, MetaGradient
+from metaopt.estimators import Estimator, MetaGradient
 from metaopt.learners import GradientLearner
 from metaopt.learners.update_rules import Theta
 from metaopt.seeds import stable_hash
@@ -87,9 +87,10 @@ class ShardWorker:
 
     def _fresh(self, shard: int) -> Estimator:
         outer = self._config.outer
-        recipe = ESTIMATORS[outer.estimator.name](**outer.estimator.model_dump(exclude={"name"}))
         seed = stable_hash("estimator", self._config.seed, shard)
-        return recipe.build(self._learner, self._sources[shard], outer.shard_particles, seed, self._device, self._config.compile)
+        return outer.estimator.recipe.build(
+            self._learner, self._sources[shard], outer.shard_particles, seed, self._device, self._config.compile
+        )
 
     def handle(self, item: WorkItem) -> MetaGradient | dict[str, Any]:
         """Return the shard's meta-gradient at the item's outer step, or its state.

@@ -1,9 +1,6 @@
 """Streams, models, tasks and the registry of task families."""
 
-from importlib.metadata import entry_points
-
-from metaopt.errors import ConfigError
-from metaopt.names import nearest
+from metaopt.registry import Registry
 from metaopt.tasks.augmentations import reparametrise
 from metaopt.tasks.families import FAMILIES
 from metaopt.tasks.sampling import check_templates, split_of
@@ -24,31 +21,23 @@ __all__ = [
     "stack_tasks",
 ]
 
-_FAMILIES: dict[str, Family] = {family.name: family for family in FAMILIES}
+_FAMILIES: Registry[Family] = Registry("task family", "metaopt.tasks", {family.name: family for family in FAMILIES}, check_templates)
 
 
 def register(family: Family) -> None:
     """Add a family to the registry after checking that its splits are disjoint.
 
+    An installed package does the same by an entry point of group `metaopt.tasks`.
+
     Raises:
         ConfigError: the name is taken by another family.
         TaskError: its splits share a template.
     """
-    if _FAMILIES.get(family.name, family) is not family:
-        raise ConfigError(f"task family {family.name!r} is registered already")
-    check_templates(family)  # first: a refused family must not stay behind
-    _FAMILIES[family.name] = family
-
-
-def _load_entry_points() -> None:
-    for entry in entry_points(group="metaopt.tasks"):
-        if entry.name not in _FAMILIES:
-            register(entry.load())
+    _FAMILIES.register(family.name, family)
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all families, those of installed plug-ins included."""
-    _load_entry_points()
     return tuple(_FAMILIES)
 
 
@@ -58,8 +47,6 @@ def get(name: str) -> Family:
     Raises:
         ConfigError: no such family; the message has the nearest name.
     """
-    if name not in names():
-        raise ConfigError(f"task family {name!r} is unknown{nearest(name, _FAMILIES)}")
     return _FAMILIES[name]
 
 

@@ -11,9 +11,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from metaopt import tasks
 from metaopt.artifacts import Artifact, new_card
 from metaopt.cli.main import cli
+from metaopt.config import bundled_configs
 from metaopt.devices import available_devices
+from metaopt.estimators import ESTIMATORS
+from metaopt.learners.update_rules import CLASSIC, RULES
 from metaopt.outer.run_directory import RunDirectory
 
 GOOD = """\
@@ -35,7 +39,9 @@ outer:
     lr: 1e-3
 """
 
-CONFIGS = "celo2_base, learnable_adam, mlp_pes, quickstart"
+CONFIGS = ", ".join(bundled_configs())
+LEARNED = ", ".join(name for name in RULES if name not in CLASSIC)
+FAMILIES = ", ".join(sorted(tasks.names()))
 KEYS_OF_OUTER = "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped"
 NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
 
@@ -44,7 +50,7 @@ FILES = {
     "misspelt key": ("  steps: 2", "  stpes: 2", "unknown key outer.stpes; did you mean outer.steps? (bad.yaml:9)"),
     "key in the wrong section": ("name: good", "name: good\nsigma: 0.1", "unknown key sigma; did you mean outer.estimator.sigma? (bad.yaml:2)"),
     "key unlike any": ("  steps: 2", "  steps: 2\n  zzz: 2", f"unknown key outer.zzz; allowed: {KEYS_OF_OUTER} (bad.yaml:10)"),
-    "option of another rule": ("celo2_base", "celo2_base\n  hidden: [8]", "unknown key learner.hidden; allowed: rule, start, schedule, weight_decay, output (bad.yaml:4)"),
+    "option of another rule": ("celo2_base", "celo2_base\n  hidden: [8]", "unknown key learner.hidden; allowed: rule, schedule, weight_decay, start, output (bad.yaml:4)"),
     "key without a value": ("  steps: 2", "  steps:", "outer.steps must be a whole number, got null (bad.yaml:9)"),
     "key that is missing": ("  steps: 2\n", "", "outer.steps is missing (bad.yaml:8)"),
     "kind that is missing": ("    name: pes\n", "", "outer.estimator.name is missing (bad.yaml:11)"),
@@ -56,11 +62,11 @@ FILES = {
     "bool for an integer": ("steps: 2", "steps: true", "outer.steps must be a whole number, got true (bad.yaml:9)"),
     "float for an integer": ("steps: 2", "steps: 1e3", "outer.steps must be a whole number, got 1000.0 (bad.yaml:9)"),
     "bool of YAML 1.1": ("name: good", "name: good\ncompile: off", "compile must be true or false, got 'off' (bad.yaml:2)"),
-    "unknown rule": ("celo2_base", "celo2base", "learner.rule must be one of celo2_base, mlp, learnable_adam, got 'celo2base'; did you mean celo2_base? (bad.yaml:3)"),
-    "code for a name": ("celo2_base", "os.system", "learner.rule must be one of celo2_base, mlp, learnable_adam, got 'os.system' (bad.yaml:3)"),
-    "unknown family": ("quadratic", "quadratics", "tasks.0.family must be one of digits_conv, digits_mlp, quadratic, got 'quadratics'; did you mean quadratic? (bad.yaml:5)"),
+    "unknown rule": ("celo2_base", "celo2base", f"learner.rule must be one of {LEARNED}, got 'celo2base'; did you mean celo2_base? (bad.yaml:3)"),
+    "code for a name": ("celo2_base", "os.system", f"learner.rule must be one of {LEARNED}, got 'os.system' (bad.yaml:3)"),
+    "unknown family": ("quadratic", "quadratics", f"tasks.0.family must be one of {FAMILIES}, got 'quadratics'; did you mean quadratic? (bad.yaml:5)"),
     "family for evaluation": ("quadratic", "digits_conv", "tasks.0.family must have meta_train templates, got 'digits_conv', which is for evaluation only (bad.yaml:5)"),
-    "unknown estimator": ("name: pes", "name: persistent", "outer.estimator.name must be one of pes, truncated_es, full_es, got 'persistent' (bad.yaml:12)"),
+    "unknown estimator": ("name: pes", "name: persistent", f"outer.estimator.name must be one of {', '.join(ESTIMATORS)}, got 'persistent' (bad.yaml:12)"),
     "unknown precision": ("name: good", "name: good\nprecision: fp16", "precision must be one of float32, got 'fp16' (bad.yaml:2)"),
     "range backwards": ("[10, 20]", "[20, 10]", "tasks.0.horizon must be [low, high] with low <= high, got [20, 10] (bad.yaml:7)"),
     "range of three": ("[10, 20]", "[1, 2, 3]", "tasks.0.horizon must have 2 elements, got [1, 2, 3] (bad.yaml:7)"),

@@ -14,6 +14,7 @@ from metaopt.names import nearest
 from metaopt.registry import Registry
 
 __all__ = [
+    "CLASSIC",
     "FEATURES",
     "RULES",
     "Celo2Base",

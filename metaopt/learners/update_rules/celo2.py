@@ -8,6 +8,7 @@ output's size can be grafted on Adam's (`output="graft"`).
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,11 +57,11 @@ class Celo2Base:
         output: "graft" gives the direction the RMS of Adam's own update, which dies out with the gradient signal; "rms" gives it unit RMS.
     """
 
-    start: str = "adam"
-    output: str = "graft"
-    name: str = "celo2_base"
-    hyperparameters: dict[str, float] = field(default_factory=lambda: {"lr": 1.0}, hash=False)
-    base_step: float = 1e-2
+    start: Literal["adam", "random"] = "adam"
+    output: Literal["graft", "rms"] = "graft"
+    name: str = field(init=False, default="celo2_base")
+    hyperparameters: dict[str, float] = field(init=False, default_factory=lambda: {"lr": 1.0}, hash=False)
+    base_step: float = field(init=False, default=1e-2)
 
     def init_theta(self, seed: int) -> Theta:
         """Return 347 network weights and the two log step sizes; see `start`."""

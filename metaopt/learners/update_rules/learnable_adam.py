@@ -5,6 +5,7 @@ Source: Metz et al., 2022, "VeLO" code release (learnable Adam baseline); Kingma
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,9 +30,9 @@ class LearnableAdam:
         start: "adam" begins at Adam's defaults, "random" at a random point around them.
     """
 
-    start: str = "adam"
-    name: str = "learnable_adam"
-    hyperparameters: dict[str, float] = field(default_factory=lambda: {"lr": 1.0}, hash=False)
+    start: Literal["adam", "random"] = "adam"
+    name: str = field(init=False, default="learnable_adam")
+    hyperparameters: dict[str, float] = field(init=False, default_factory=lambda: {"lr": 1.0}, hash=False)
 
     def init_theta(self, seed: int) -> Theta:
         """Return the four logarithms; see `start`."""

@@ -5,8 +5,10 @@ learned optimizers" (the MLP optimizer). 19 features, 1,762 weights, 24 bytes of
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, MinLen
 from torch import Tensor
 
 from metaopt.learners.update_rules.features import TIME_SCALES, moving_average, network, random_network, signal_path, time_features
@@ -30,12 +32,12 @@ class MLPRule:
         hidden: widths of the hidden layers.
     """
 
-    start: str = "adam"
-    hidden: tuple[int, ...] = (32, 32)
-    name: str = "mlp"
-    hyperparameters: dict[str, float] = field(default_factory=lambda: {"lr": 1.0}, hash=False)
-    base_step: float = 1e-3
-    exp_mult: float = 1e-3
+    start: Literal["adam", "random"] = "adam"
+    hidden: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (32, 32)
+    name: str = field(init=False, default="mlp")
+    hyperparameters: dict[str, float] = field(init=False, default_factory=lambda: {"lr": 1.0}, hash=False)
+    base_step: float = field(init=False, default=1e-3)
+    exp_mult: float = field(init=False, default=1e-3)
 
     def init_theta(self, seed: int) -> Theta:
         """Return the network's weights; see `start`."""
