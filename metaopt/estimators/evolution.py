@@ -97,7 +97,7 @@ class Evolution:
             old = eps if self.accumulated is None else self.accumulated + eps
         full = self.kind == "full_es"
         stacked = unflatten(torch.cat([center + eps, center - eps]), theta)
-        window = self._longest() if full else self.window
+        window = self.pairs.longest_next() if full else self.window
         seen = self.pairs.advance(stacked, window, restart=full, endless=not full, stagger=not full)
         if self.kind == "truncated_es":
             self.pairs.copy_positive()
@@ -122,11 +122,6 @@ class Evolution:
             inner_steps=2 * int(valid.sum()),
             sequential_steps=window,
         )
-
-    def _longest(self) -> int:
-        """Return the longest horizon of the episodes that the next restart begins."""
-        pairs = self.pairs
-        return max(int(pairs.episodes.task(p, pairs.episode[p] + 1).horizon) for p in range(pairs.pairs))
 
     def _forget(self, diverged: tuple[int, ...]) -> None:
         ended = [p for p in range(self.pairs.pairs) if self.pairs.clock[p] >= self.pairs.length[p]]

@@ -1,6 +1,6 @@
 """Endless episodes of one template: which task and seed particle i meets in its e-th inner run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metaopt.seeds import stable_hash
 from metaopt.tasks.augmentations import reparametrise
@@ -9,9 +9,9 @@ from metaopt.tasks.task import Family, Task
 __all__ = ["TaskSource"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskSource:
-    """Episodes drawn from one template of a family; a pure function of (seed, particle, episode).
+    """Episodes drawn from one template of a family; a pure function of (seed, particle, episode, stage).
 
     Attributes:
         family: where tasks come from.
@@ -19,6 +19,8 @@ class TaskSource:
         horizon: closed range of the log-uniform horizon.
         seed: the run's seed for this source.
         reparametrisation: range of the log-uniform scale, or None.
+        stages: ranges of the horizon by stage of a curriculum; empty for none, then `horizon` is that of every stage.
+        stage: of the episodes that begin now; whoever owns the source moves it between two windows, nothing else is ever changed.
     """
 
     family: Family
@@ -26,15 +28,17 @@ class TaskSource:
     horizon: tuple[int, int]
     seed: int
     reparametrisation: tuple[float, float] | None = None
+    stages: tuple[tuple[int, int], ...] = ()
+    stage: int = field(default=0, compare=False)
 
     def draw(self, particle: int, episode: int) -> int:
         """Return the seed of an episode's task."""
         return stable_hash("task", self.seed, particle, episode)
 
-    def task(self, particle: int, episode: int) -> Task:
-        """Return the task of an episode."""
+    def task(self, particle: int, episode: int, stage: int = 0) -> Task:
+        """Return the task of an episode that began in a stage."""
         draw = self.draw(particle, episode)
-        task = self.family.build(self.family.sample(self.template, draw, self.horizon))
+        task = self.family.build(self.family.sample(self.template, draw, self.stages[stage] if self.stages else self.horizon))
         return reparametrise(task, draw, self.reparametrisation) if self.reparametrisation else task
 
     def run_seed(self, particle: int, episode: int) -> int:

@@ -229,3 +229,47 @@ def test_a_source_is_pure_and_tells_its_particles_apart() -> None:
     assert len({one.run_seed(p, e) for p in range(9) for e in range(9)}) == 81
     assert len({one.draw(p, e) for p in range(9) for e in range(9)}) == 81
     assert one.run_seed(0, 0) != TaskSource(one.family, one.template, one.horizon, seed=2).run_seed(0, 0)
+
+
+STAGES = ((6, 8), (20, 30))
+
+
+def test_an_episode_keeps_the_stage_that_it_began_in() -> None:
+    learner = learners.get("celo2_base")
+    pairs = Pairs(learner, source(stages=STAGES), 3)
+    pairs.advance(theta_rows(learner, 3), 4)
+    before, episodes = list(pairs.length), list(pairs.episode)
+    assert max(before) <= 8
+    pairs.episodes.stage = 1
+    assert pairs.longest_next() == max(int(pairs.episodes.task(p, pairs.episode[p] + 1, 1).horizon) for p in range(3)) >= 20
+    pairs.advance(theta_rows(learner, 3), 1)
+    for p in range(3):
+        restarted = pairs.episode[p] > episodes[p]
+        assert pairs.stage[p] == int(restarted)
+        assert pairs.length[p] == before[p] or (restarted and 20 <= pairs.length[p] <= 30)
+    pairs.advance(theta_rows(learner, 3), 8)  # all of them have ended once
+    assert pairs.stage == [1, 1, 1]
+
+
+def test_state_has_the_stage_and_older_states_mean_stage_zero() -> None:
+    learner = learners.get("celo2_base", schedule="warmup_cosine")
+    whole = Pairs(learner, source(stages=STAGES), 3)
+    whole.advance(theta_rows(learner, 3), 4)
+    old = {name: value for name, value in whole.state().items() if name != "stage"}
+    whole.episodes.stage = 1
+    whole.advance(theta_rows(learner, 3), 3)
+    kept = whole.state()
+    expected = whole.advance(theta_rows(learner, 3), 9)
+
+    again = Pairs(learner, source(stages=STAGES), 3)
+    again.episodes.stage = 1
+    again.load(kept)
+    assert again.stage == kept["stage"]
+    assert torch.equal(again.advance(theta_rows(learner, 3), 9).loss, expected.loss)
+
+    older = Pairs(learner, source(stages=STAGES), 3)
+    older.load(old)
+    older.episodes.stage = 1
+    older.advance(theta_rows(learner, 3), 3)
+    assert older.stage == kept["stage"]
+    assert torch.equal(older.advance(theta_rows(learner, 3), 9).loss, expected.loss)
