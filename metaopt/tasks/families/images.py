@@ -93,7 +93,7 @@ class DigitsFamily:
         stream = Digits(batch_size)
         model: Model
         if self.name == "digits_conv":
-            model = ConvNet(8, sizes, stream.classes, activation)
+            model = ConvNet((1, 8, 8), sizes, stream.classes, activation)
         else:
             model = MLP((stream.features, *sizes, stream.classes), activation)
         program = Classification(stream, model)

@@ -2,6 +2,8 @@
 
 from metaopt.tasks.models.conv import ConvNet
 from metaopt.tasks.models.mlp import MLP
-from metaopt.tasks.models.parts import ACTIVATIONS
+from metaopt.tasks.models.parts import ACTIVATIONS, INITIALISERS, NORMS
+from metaopt.tasks.models.residual import ResidualNet
+from metaopt.tasks.models.vision_transformer import VisionTransformer
 
-__all__ = ["ACTIVATIONS", "MLP", "ConvNet"]
+__all__ = ["ACTIVATIONS", "INITIALISERS", "MLP", "NORMS", "ConvNet", "ResidualNet", "VisionTransformer"]
