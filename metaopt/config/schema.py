@@ -6,16 +6,15 @@ a config can never name code to import.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
+from metaopt.config.checks import check_between_sections
 from metaopt.config.options import Chosen
-
-if TYPE_CHECKING:
-    from metaopt.estimators import Recipe
+from metaopt.config.outer import EstimatorConfig, OptimizerConfig, OuterConfig, ValidationConfig
+from metaopt.config.sections import Count, Fraction, Name, NonNegative, Positive, Section, check_range, config_error
 
 __all__ = [
     "ArtifactConfig",
@@ -27,26 +26,9 @@ __all__ = [
     "OptimizerConfig",
     "OuterConfig",
     "TaskConfig",
+    "ValidationConfig",
     "config_error",
 ]
-
-# Names become parts of paths: no separators, no leading dot, no two dots in a row, a bounded length.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$", max_length=100)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Natural = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-def config_error(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
-    """Return an error about the field at `path` (relative to the model that raises it) that the loader reports with its place."""
-    return PydanticCustomError("config", "{text}", {"text": message, "at": list(path)})
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
 
 
 def _learned_rules() -> dict[str, Any]:
@@ -56,7 +38,7 @@ def _learned_rules() -> dict[str, Any]:
     return {name: RULES[name] for name in RULES if name not in CLASSIC}
 
 
-class LearnerConfig(_Section):
+class LearnerConfig(Section):
     """An update rule by name; further keys are the rule's own options, the fields of its dataclass."""
 
     rule: str
@@ -69,7 +51,7 @@ class LearnerConfig(_Section):
         return self.model_dump(exclude={"rule"})
 
 
-class TaskConfig(_Section):
+class TaskConfig(Section):
     """Shards of one task family, always from its meta_train split; `horizon` is the closed range of inner steps of a run."""
 
     family: str
@@ -80,7 +62,7 @@ class TaskConfig(_Section):
     def _check(self) -> "TaskConfig":
         from metaopt import tasks
 
-        _check_range(("horizon",), self.horizon)
+        check_range(("horizon",), self.horizon)
         if self.family not in tasks.names():
             raise PydanticCustomError("unknown_name", "", {"at": ["family"], "allowed": sorted(tasks.names())})
         if not tasks.get(self.family).templates("meta_train"):
@@ -88,7 +70,7 @@ class TaskConfig(_Section):
         return self
 
 
-class AugmentationsConfig(_Section):
+class AugmentationsConfig(Section):
     """Changes to the tasks; `reparametrisation` is the closed range of the global scale s (w = s w'), null for none."""
 
     reparametrisation: tuple[Positive, Positive] | None = None
@@ -96,61 +78,18 @@ class AugmentationsConfig(_Section):
     @model_validator(mode="after")
     def _check(self) -> "AugmentationsConfig":
         if self.reparametrisation is not None:
-            _check_range(("reparametrisation",), self.reparametrisation)
+            check_range(("reparametrisation",), self.reparametrisation)
         return self
 
 
-def _estimators() -> Mapping[str, Any]:
-    from metaopt.estimators import ESTIMATORS
-
-    return ESTIMATORS
-
-
-class EstimatorConfig(_Section):
-    """An estimator of the meta-gradient by name; further keys are the options of its recipe."""
-
-    name: str
-
-    @property
-    def recipe(self) -> "Recipe":
-        """The recipe that these options make."""
-        recipe: Recipe = _estimators()[self.name](**self.model_dump(exclude={"name"}))
-        return recipe
-
-
-class OptimizerConfig(_Section):
-    """The outer optimizer: warm-up over `warmup_steps`, then cosine down to `final_lr_frac` of `lr`; clips before the update."""
-
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: NonNegative
-    betas: tuple[Decay, Decay] = (0.9, 0.99)
-    weight_decay: NonNegative = 0.0
-    warmup_steps: Natural = 0
-    final_lr_frac: Fraction = 1.0
-    clip_norm: Positive | None = None
-    clip_value: Positive | None = None
-
-
-class OuterConfig(_Section):
-    """The outer loop. `shards_per_step` is null for all; `max_skipped` non-finite steps in a row stop the run."""
-
-    steps: Count
-    shard_particles: Count
-    shards_per_step: Count | None = None
-    threads_per_worker: Count = 1
-    estimator: Annotated[EstimatorConfig, Chosen("name", _estimators)]
-    optimizer: OptimizerConfig
-    max_skipped: Natural = 10
-
-
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """A commit every `every_steps` outer steps and at the end; the newest `keep_last` stay."""
 
     every_steps: Count = 5
     keep_last: Count = 3
 
 
-class ArtifactConfig(_Section):
+class ArtifactConfig(Section):
     """What the artifact's card says: its name (null: the config's) and the schedule that users get with `total_steps`."""
 
     name: Name | None = None
@@ -158,7 +97,7 @@ class ArtifactConfig(_Section):
     final_lr_frac: Fraction = 0.0
 
 
-class Config(_Section):
+class Config(Section):
     """A whole meta-training run, resolved and checked; `hash` names its content."""
 
     name: Name
@@ -168,6 +107,7 @@ class Config(_Section):
     augmentations: AugmentationsConfig = AugmentationsConfig()
     outer: OuterConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
+    validation: ValidationConfig | None = None
     compile: bool = False
     precision: Literal["float32"] = "float32"
     artifact: ArtifactConfig = ArtifactConfig()
@@ -176,12 +116,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
-        shards = sum(task.shards for task in self.tasks)
-        if (asked := self.outer.shards_per_step) is not None and asked > shards:
-            raise config_error(("outer", "shards_per_step"), f"must be <= {shards}, the shards of all tasks, got {asked}")
-        shortest = min(task.horizon[0] for task in self.tasks)
-        if (window := self.outer.estimator.recipe.window) > shortest:
-            raise config_error(("outer", "estimator", "window"), f"must be <= {shortest}, the shortest horizon of the tasks, got {window}")
+        check_between_sections(self)
         return self
 
     @property
@@ -198,11 +133,6 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """Return the resolved config as YAML that loads back to the same `hash`, each value with its origin as a comment."""
         return "".join(f"{line}\n" for line in _dump(self.model_dump(mode="json"), (), self._origins))
-
-
-def _check_range(path: tuple[str, ...], bounds: tuple[float, float]) -> None:
-    if bounds[0] > bounds[1]:
-        raise config_error(path, f"must be [low, high] with low <= high, got [{bounds[0]}, {bounds[1]}]")
 
 
 def _dump(value: Any, path: tuple[str | int, ...], origins: dict[str, str]) -> list[str]:

@@ -42,7 +42,9 @@ outer:
 CONFIGS = ", ".join(bundled_configs())
 LEARNED = ", ".join(name for name in RULES if name not in CLASSIC)
 FAMILIES = ", ".join(sorted(tasks.names()))
-KEYS_OF_OUTER = "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped"
+KEYS_OF_OUTER = (
+    "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped, phases, curriculum, average"
+)
 NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
 
 # What bad.yaml changes in GOOD: (old, new, message). The place in each message is the line of what is wrong.
@@ -74,6 +76,26 @@ FILES = {
     "window above the horizon": ("window: 5", "window: 11", "outer.estimator.window must be <= 10, the shortest horizon of the tasks, got 11 (bad.yaml:13)"),
     "more shards than there are": ("steps: 2", "steps: 2\n  shards_per_step: 3", "outer.shards_per_step must be <= 2, the shards of all tasks, got 3 (bad.yaml:10)"),
     "open end of a range": ("lr: 1e-3", "lr: 1e-3\n    betas: [0.9, 1.0]", "outer.optimizer.betas.1 must be < 1, got 1.0 (bad.yaml:17)"),
+    "share of nothing": ("steps: 2", "steps: 2\n  phases: [{share: 0.0}]", "outer.phases.0.share must be > 0, got 0.0 (bad.yaml:10)"),
+    "phase without a step": ("steps: 2", "steps: 2\n  phases:\n    - share: 9\n    - share: 1", "outer.phases.1.share must give the phase a step of the 2, got 1.0 (bad.yaml:12)"),
+    "phase that trains nothing": ("steps: 2", "steps: 2\n  phases: [{train: []}]", "outer.phases.0.train must have 1 or more elements, got [] (bad.yaml:10)"),
+    "pattern of a phase that is near": ("steps: 2", "steps: 2\n  phases: [{train: ['*', w9]}]", "outer.phases.0.train.1 must match an entry of theta, got 'w9'; nearest: w2; there are w0, b0, w1, b1, w2, b2, log_step (bad.yaml:10)"),
+    "pattern of a phase unlike any": ("steps: 2", "steps: 2\n  phases: [{train: [lstm.*]}]", "outer.phases.0.train.0 must match an entry of theta, got 'lstm.*'; nearest: log_step; there are w0, b0, w1, b1, w2, b2, log_step (bad.yaml:10)"),
+    "phase shorter than the window": ("steps: 2", "steps: 2\n  phases: [{horizon: [4, 9]}]", "outer.phases.0.horizon.0 must be >= 5, the window of the estimator, got 4 (bad.yaml:10)"),
+    "horizon of a phase backwards": ("steps: 2", "steps: 2\n  phases: [{horizon: [9, 8]}]", "outer.phases.0.horizon must be [low, high] with low <= high, got [9, 8] (bad.yaml:10)"),
+    "misspelt key of a phase": ("steps: 2", "steps: 2\n  phases: [{tain: [w0]}]", "unknown key outer.phases.0.tain; did you mean outer.phases.0.train? (bad.yaml:10)"),
+    "curriculum that begins late": ("steps: 2", "steps: 2\n  curriculum: [{from_frac: 0.5}]", "outer.curriculum.0.from_frac must be 0 in the first stage, got 0.5 (bad.yaml:10)"),
+    "curriculum out of order": ("steps: 2", "steps: 2\n  curriculum:\n    - from_frac: 0\n    - from_frac: 0.5\n    - from_frac: 0.5", "outer.curriculum.2.from_frac must be > 0.5, that of the stage before, got 0.5 (bad.yaml:13)"),
+    "stage without templates": ("steps: 2", "steps: 2\n  curriculum: [{from_frac: 0, template_frac: 0}]", "outer.curriculum.0.template_frac must be > 0, got 0 (bad.yaml:10)"),
+    "stage past all horizons": ("steps: 2", "steps: 2\n  curriculum: [{from_frac: 0, horizon_frac: 1.5}]", "outer.curriculum.0.horizon_frac must be <= 1, got 1.5 (bad.yaml:10)"),
+    "average that grows": ("steps: 2", "steps: 2\n  average: {decay: 1.1}", "outer.average.decay must be <= 1, got 1.1 (bad.yaml:10)"),
+    "average that never starts": ("steps: 2", "steps: 2\n  average: {start_frac: 1.0}", "outer.average.start_frac must be < 1, got 1.0 (bad.yaml:10)"),
+    "average that is no section": ("steps: 2", "steps: 2\n  average: 0.9", "outer.average must be a mapping of keys to values, got 0.9 (bad.yaml:10)"),
+    "validation without a period": ("name: good", "name: good\nvalidation: {}", "validation.every_steps is missing (bad.yaml:2)"),
+    "validation of what is no objective": ("name: good", "name: good\nvalidation: {every_steps: 1, objective: test}", "validation.objective must be one of heldout, train, got 'test' (bad.yaml:2)"),
+    "validation with one particle": ("name: good", "name: good\nvalidation: {every_steps: 1, particles: 1}", "validation.particles must be >= 2, got 1 (bad.yaml:2)"),
+    "validation without patience": ("name: good", "name: good\nvalidation: {every_steps: 1, patience: 0}", "validation.patience must be >= 1, got 0 (bad.yaml:2)"),
+    "validation on an evaluation family": ("name: good", "name: good\nvalidation: {every_steps: 1, tasks: [digits_conv]}", "validation.tasks.0 must have meta_valid templates, got 'digits_conv', which has none (bad.yaml:2)"),
     "name that leaves the folder": ("name: good", "name: ../good", f"name must be {NAME_RULE}, got '../good' (bad.yaml:1)"),
     "set twice": ("steps: 2", "steps: 2\n  steps: 3", "outer.steps is set twice, first on line 9 (bad.yaml:10)"),
     "alias": ("name: good", "name: &n good\nseed: *n", "aliases (*name) are not allowed in a config (bad.yaml:2)"),
