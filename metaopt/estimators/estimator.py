@@ -19,14 +19,14 @@ class MetaGradient:
     """One estimate of d(mean normalised loss of a step) / d(theta).
 
     Attributes:
-        grad: mean over pairs, shaped like theta.
-        loss: mean normalised loss over pairs, members and valid steps.
+        grad: mean over pairs (or particles), shaped like theta.
+        loss: mean normalised loss over pairs, members and valid steps, or of what else the estimator's objective is.
         loss_se: standard error of `loss` over pairs (nan for one pair).
-        nonfinite: rows that met a non-finite raw loss.
+        nonfinite: rows that met a non-finite raw loss, or whose derivative was not finite and was left out.
         diverged: pairs that met one or reached the task's cap.
-        inner_steps: steps computed, every member counted.
-        sequential_steps: inner steps made one after the other, whatever the number of members.
-        clipped_frac: entries of the members' gradients that the estimator clipped, in [0, 1].
+        inner_steps: steps of inner training, every member counted; what a derivative adds to them is not.
+        sequential_steps: the same for one member alone: what no number of machines can shorten.
+        clipped_frac: entries of the members' gradients, or loss differences, that the estimator clipped, in [0, 1].
     """
 
     grad: Theta

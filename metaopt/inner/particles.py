@@ -189,6 +189,10 @@ class Pairs:
             self.length[pair] = self.clock[pair]
         return Window(loss_WM, first, valid, int(nonfinite.any(0).sum()), diverged)
 
+    def restart(self, theta: Theta) -> None:
+        """Begin a new episode of its whole horizon for every pair; differentiable in theta [M, ...] where the learner's `init` is."""
+        self._restart(theta, range(self.pairs), stagger=False)
+
     def pieces(self, window: int, every: int | None = None, stagger: bool = True) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Cut a window where some pair begins an episode, or has made a multiple of `every` steps of one.
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from metaopt import learners, seeds, tasks
+from metaopt.errors import ConfigError
 from metaopt.estimators import Evolution, evolution, flatten
 from metaopt.estimators.evolution import charged_gradient
 from metaopt.learners.learner import StepRecord
@@ -156,10 +157,9 @@ def test_pes_accumulates_the_noise_of_the_running_episode_only(window: int) -> N
 
 
 def test_charged_gradient_by_hand() -> None:
-    gap = torch.tensor([[1.0, 2.0], [3.0, 5.0], [-7.0, 11.0]])
-    first = torch.tensor([[True, True], [True, True], [False, True]])
+    differences = torch.tensor([[4.0, 18.0], [-7.0, 0.0]])
     old, new = torch.tensor([[1.0, 10.0], [2.0, 20.0]]), torch.tensor([[0.5, 3.0], [9.0, 9.0]])
-    got = charged_gradient(gap, first, old, new, sigma=0.5)
+    got = charged_gradient(differences, (old, new), sigma=0.5)
     # pair 0: 4 old - 7 new; pair 1: 18 old; both over 2 sigma^2 = 0.5
     assert got.tolist() == [[2 * (4 * 1 - 7 * 0.5), 2 * (4 * 10 - 7 * 3)], [2 * 18 * 2, 2 * 18 * 20]]
 
@@ -255,7 +255,7 @@ def test_the_same_theta_and_step_give_the_same_estimate(kind: str) -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="kind must be one of pes, truncated_es, full_es, got 'es'"):
+    with pytest.raises(ConfigError, match="kind must be one of pes, truncated_es, full_es, got 'es'"):
         Evolution("es", Balancing(), Endless(), 1, 0.1, 1, 0)
-    with pytest.raises(ValueError, match=r"sigma must be > 0, got 0\.0"):
+    with pytest.raises(ConfigError, match=r"sigma must be > 0, got 0\.0"):
         Evolution("pes", Balancing(), Endless(), 1, 0.0, 1, 0)

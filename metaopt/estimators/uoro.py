@@ -1,0 +1,229 @@
+"""Unbiased online recurrent optimization: the derivative of the inner state is carried as one product of two vectors.
+
+Legend: M single particles (twice the number of antithetic pairs that an evolution strategy would have), W window steps, P
+meta-parameters, S floating entries of a carry.
+
+Let G [S, P] be the derivative of the inner state with respect to theta. Instead of G a particle carries s [S] and q [P] with E[s q'] = G.
+A step s' = F(s, theta) has G' = F_s G + F_theta, and with independent signs v [S]
+
+    s <- a F_s s + b v,    q <- q / a + F_theta' v / b
+
+keeps the expectation, whatever a, b > 0 (even in v): the cross terms vanish. a and b make the two factors of each product equally long,
+which keeps the variance small. The gradient of a loss is (L_s . s) q + L_theta: one tangent and one cotangent a step, whatever P and the
+horizon.
+
+Source: Tallec, Ollivier, 2017, "Unbiased online recurrent optimization", algorithm 1. Differs: a product with a factor of zero is dropped
+instead of adding a small number to a and b, which changes no expectation; and initial states may depend on theta.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.func import jvp, vjp
+
+from metaopt import seeds
+from metaopt.errors import ConfigError
+from metaopt.estimators.estimator import MetaGradient
+from metaopt.estimators.flat import flatten
+from metaopt.estimators.tangents import floating, signs, summed_window
+from metaopt.inner.particles import Episodes, Pairs
+from metaopt.learners.learner import Carry, Learner, StepRecord
+from metaopt.learners.update_rules import Theta
+from metaopt.tasks.task import Batch, Numbers, Params, Program, Task
+
+__all__ = ["UORO", "SketchLearner", "UOROEstimator", "balanced"]
+
+_SIGNS, _INITIAL = 2, 3  # below the keys of batches and of initial states
+
+
+def balanced(left: Sequence[Tensor], right: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return two factors with the same product and equal lengths, zeros if either is zero. `left` is one vector in pieces."""
+    left_norm, right_norm = torch.sqrt(sum((piece.square().sum() for piece in left), torch.zeros_like(right[0]))), right.norm()
+    alive = (left_norm > 0) & (right_norm > 0)
+    ratio = torch.where(alive, torch.sqrt(right_norm / left_norm), 0.0)
+    inverse = torch.where(alive, torch.sqrt(left_norm / right_norm), 0.0)
+    return [ratio * piece for piece in left], inverse * right
+
+
+@dataclass(frozen=True)
+class _SignedProgram:
+    """A program whose batches also hold the signs of their step ("signs" [S]); they are drawn outside the step, as all numbers are."""
+
+    program: Program
+    entries: int
+
+    @property
+    def cap(self) -> float:
+        return self.program.cap
+
+    def shared(self) -> Batch:
+        return self.program.shared()
+
+    def init(self, numbers: Numbers, key: Tensor) -> Params:
+        return self.program.init(numbers, key)
+
+    def batch(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        draw = seeds.fold_in(seeds.fold_in(seeds.fold_in(key, _SIGNS), numbers["sign_seed"]), step)
+        return {**self.program.batch(numbers, shared, key, step), "signs": signs(draw, (self.entries,), numbers["horizon"].dtype)}
+
+    def heldout(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        return self.program.heldout(numbers, shared, key, step)
+
+    def loss(self, numbers: Numbers, params: Params, batch: Batch) -> Tensor:
+        return self.program.loss(numbers, params, batch)
+
+    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
+        return self.program.normalise(numbers, raw)
+
+
+class _SignedEpisodes:
+    """Episodes whose tasks draw signs."""
+
+    def __init__(self, episodes: Episodes, learner: Learner, seed: int) -> None:
+        self.episodes, self.learner = episodes, learner
+        self.run_seed, self.stagger = episodes.run_seed, episodes.stagger
+        self.sign_seed = seeds.key("uoro", seed)
+        self.theta: Theta = {}  # known with the first estimate; only its shapes matter
+        self.entries: dict[Program, int] = {}
+
+    @property
+    def stage(self) -> int:
+        """That of the episodes that begin now."""
+        return getattr(self.episodes, "stage", 0)
+
+    def task(self, particle: int, episode: int, stage: int = 0) -> Task:
+        """Return the task of an episode, with signs."""
+        task = self.episodes.task(particle, episode, stage) if stage else self.episodes.task(particle, episode)
+        if task.program not in self.entries:
+            leaves, _ = floating(self.learner.init(self.theta, task, seeds.key("shapes")))
+            self.entries[task.program] = sum(leaf.numel() for leaf in leaves)
+        program = _SignedProgram(task.program, self.entries[task.program])
+        return replace(task, program=program, numbers={**task.numbers, "sign_seed": self.sign_seed})
+
+
+@dataclass(frozen=True)
+class SketchLearner:
+    """A learner that carries another one's run ("run") and a product of two vectors in place of its derivative ("left" in the shapes of the
+    run's floating leaves, "right" [P]), and adds up the gradients of its normalised losses ("sum" [P]).
+
+    Batches hold "signs" [S] besides what the other learner's task gave.
+    """
+
+    learner: Learner
+
+    def init_theta(self, seed: int) -> Theta:
+        """Return the other learner's initial theta."""
+        return self.learner.init_theta(seed)
+
+    def init(self, theta: Theta, task: Task, key: Tensor) -> Carry:
+        """Return a fresh run and the product that stands for the derivative of its beginning."""
+
+        def begin(values: Theta) -> tuple[tuple[Tensor, ...], Carry]:
+            run = self.learner.init(values, _unsigned(task), key)
+            return floating(run)[0], run
+
+        pulled_back: Any = vjp(begin, theta, has_aux=True)
+        leaves, pull, run = pulled_back
+        draw = signs(seeds.fold_in(key, _INITIAL), (sum(leaf.numel() for leaf in leaves),), flatten(theta).dtype)
+        probe = _shaped(draw, leaves)
+        left, right = balanced(probe, flatten(pull(tuple(probe))[0]))
+        return {"run": run, "left": left, "right": right, "sum": torch.zeros_like(right)}
+
+    def advance(self, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, StepRecord]:
+        """Return the carry after one step of the run and of the product, and the run's own record."""
+        leaves, rebuild = floating(carry["run"])
+        given = {name: value for name, value in batch.items() if name != "signs"}
+
+        def step(values: Theta, state: tuple[Tensor, ...]) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[Carry, Tensor]]:
+            run, record = self.learner.advance(values, _unsigned(task), rebuild(state), given)
+            return (floating(run)[0], task.normalise(record.loss)), (run, record.loss)
+
+        _, (moved, loss_slope) = jvp(lambda state: step(theta, state)[0], (leaves,), (tuple(carry["left"]),))
+        pulled_back: Any = vjp(lambda values: step(values, leaves), theta, has_aux=True)
+        (new_leaves, loss), pull, (run, raw) = pulled_back
+        probe = _shaped(batch["signs"], new_leaves)
+        (direct,) = pull((tuple(torch.zeros_like(leaf) for leaf in new_leaves), torch.ones_like(loss)))
+        (pulled,) = pull((tuple(probe), torch.zeros_like(loss)))
+        left, right = balanced(moved, carry["right"])
+        new_left, new_right = balanced(probe, flatten(pulled))
+        total = carry["sum"] + loss_slope * carry["right"] + flatten(direct)
+        product = {"left": [old + new for old, new in zip(left, new_left, strict=True)], "right": right + new_right}
+        return {"run": run, **product, "sum": total}, StepRecord(raw)
+
+
+def _unsigned(task: Task) -> Task:
+    program = task.program
+    return replace(task, program=program.program) if isinstance(program, _SignedProgram) else task
+
+
+def _shaped(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return a vector cut into pieces shaped like some tensors."""
+    pieces = torch.split(vector, [leaf.numel() for leaf in like])
+    return [piece.reshape(leaf.shape).to(leaf.dtype) for piece, leaf in zip(pieces, like, strict=True)]
+
+
+class UOROEstimator:
+    """An estimator with its particles.
+
+    Args:
+        learner: what is meta-trained, differentiable in theta and in its carry.
+        episodes: where the particles' tasks come from.
+        particles: M.
+        window: W, inner steps per estimate.
+        seed: of the signs.
+        device: where the runs live.
+        clip: largest size of an entry of a particle's gradient, or None.
+    """
+
+    def __init__(
+        self, learner: Learner, episodes: Episodes, particles: int, window: int, seed: int, device: str = "cpu", clip: float | None = None
+    ) -> None:
+        self.window, self.clip = window, clip
+        self.episodes = _SignedEpisodes(episodes, learner, seed)
+        self.pairs = Pairs(SketchLearner(learner), self.episodes, particles, device, members=1)
+
+    @torch.no_grad()
+    def estimate(self, theta: Theta, outer_step: int) -> MetaGradient:
+        """Return the meta-gradient of one window at `theta`; advances the particles. A pure function of (theta, the particles' state)."""
+        self.episodes.theta = {name: torch.zeros_like(value, device="cpu") for name, value in theta.items()}
+        rows = {name: torch.stack([value] * self.pairs.pairs) for name, value in theta.items()}
+
+        def pieces() -> Iterator[tuple[Theta, int]]:
+            for steps, _ in self.pairs.pieces(self.window):
+                yield rows, steps
+
+        def harvest(carry: Carry) -> tuple[Tensor, Carry]:
+            return carry["sum"], {**carry, "sum": torch.zeros_like(carry["sum"])}
+
+        return summed_window(self.pairs, theta, self.window, self.clip, pieces(), harvest)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next estimate depends on besides theta: nested dicts of tensors and lists of integers."""
+        like = [torch.zeros_like(value) for value in self.episodes.theta.values()]
+        return {"pairs": self.pairs.state(), "shapes": dict(zip(self.episodes.theta, like, strict=True))}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.episodes.theta = dict(state["shapes"])
+        self.pairs.load(state["pairs"])
+
+
+@dataclass(frozen=True)
+class UORO:
+    """UORO: forward mode at the cost of one tangent for any number of meta-parameters, and with much noise."""
+
+    name: ClassVar[str] = "uoro"
+    window: Annotated[int, Ge(1)]
+    clip: Annotated[float, Gt(0)] | None = None
+
+    def build(
+        self, learner: Learner, episodes: Episodes, pairs: int, seed: int, device: str = "cpu", compiled: bool = False
+    ) -> UOROEstimator:
+        """Return an estimator with 2 N particles that has not begun."""
+        if compiled:
+            raise ConfigError(f"estimator {self.name} runs uncompiled only, got compile=true; set compile: false")
+        return UOROEstimator(learner, episodes, 2 * pairs, self.window, seed, device, self.clip)
