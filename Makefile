@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a few minutes)"
 	@$(PIP) --only-binary :all: $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@$(PIP) --only-binary :all: -e '.[dev,baselines]'
+	@$(PIP) --only-binary :all: -e '.[dev,baselines,data]'
 	@touch $@
 
 quickstart: $(VENV)/.installed

