@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
+from metaopt.config.augmentations import AugmentationsConfig
 from metaopt.config.checks import check_between_sections
 from metaopt.config.options import Chosen
 from metaopt.config.outer import EstimatorConfig, OptimizerConfig, OuterConfig, ValidationConfig
-from metaopt.config.sections import Count, Fraction, Name, NonNegative, Positive, Section, check_range, config_error
+from metaopt.config.sections import Count, Fraction, Name, NonNegative, Section, check_range, config_error
 
 __all__ = [
     "ArtifactConfig",
@@ -67,18 +68,6 @@ class TaskConfig(Section):
             raise PydanticCustomError("unknown_name", "", {"at": ["family"], "allowed": sorted(tasks.names())})
         if not tasks.get(self.family).templates("meta_train"):
             raise config_error(("family",), f"must have meta_train templates, got {self.family!r}, which is for evaluation only")
-        return self
-
-
-class AugmentationsConfig(Section):
-    """Changes to the tasks; `reparametrisation` is the closed range of the global scale s (w = s w'), null for none."""
-
-    reparametrisation: tuple[Positive, Positive] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "AugmentationsConfig":
-        if self.reparametrisation is not None:
-            check_range(("reparametrisation",), self.reparametrisation)
         return self
 
 

@@ -32,7 +32,7 @@ def shard_sources(config: Config) -> tuple[TaskSource, ...]:
         order = sorted(family.templates("meta_train"), key=lambda name: stable_hash("template", config.seed, name))
         for i in range(entry.shards):
             seed = stable_hash("shard", config.seed, entry.family, i)
-            sources.append(TaskSource(family, order[i % len(order)], entry.horizon, seed, config.augmentations.reparametrisation))
+            sources.append(TaskSource(family, order[i % len(order)], entry.horizon, seed, config.augmentations.choices))
     return tuple(sources)
 
 

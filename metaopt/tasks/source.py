@@ -1,9 +1,10 @@
 """Endless episodes of one template: which task and seed particle i meets in its e-th inner run."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from metaopt.seeds import stable_hash
-from metaopt.tasks.augmentations import reparametrise
+from metaopt.tasks.augmentations import Augmentation, augment, settle
 from metaopt.tasks.task import Family, Task
 
 __all__ = ["TaskSource"]
@@ -18,7 +19,7 @@ class TaskSource:
         template: the static shape that all of them share.
         horizon: closed range of the log-uniform horizon.
         seed: the run's seed for this source.
-        reparametrisation: range of the log-uniform scale, or None.
+        augmentations: what the source chooses from, see `chosen`.
         stages: ranges of the horizon by stage of a curriculum; empty for none, then `horizon` is that of every stage.
         stage: of the episodes that begin now; whoever owns the source moves it between two windows, nothing else is ever changed.
     """
@@ -27,19 +28,27 @@ class TaskSource:
     template: str
     horizon: tuple[int, int]
     seed: int
-    reparametrisation: tuple[float, float] | None = None
+    augmentations: tuple[Augmentation, ...] = ()
     stages: tuple[tuple[int, int], ...] = ()
     stage: int = field(default=0, compare=False)
+
+    @cached_property
+    def chosen(self) -> tuple[Augmentation, ...]:
+        """The augmentations of all tasks of this source, with their static choices: drawn once, from the source's seed.
+
+        They decide the program, and one source should need one compiled step for ever: only strengths are drawn at every episode.
+        """
+        return settle(self.augmentations, self.seed)
 
     def draw(self, particle: int, episode: int) -> int:
         """Return the seed of an episode's task."""
         return stable_hash("task", self.seed, particle, episode)
 
     def task(self, particle: int, episode: int, stage: int = 0) -> Task:
-        """Return the task of an episode that began in a stage."""
+        """Return the task of an episode that began in a stage; augmentations that mean nothing for its program are left out."""
         draw = self.draw(particle, episode)
         task = self.family.build(self.family.sample(self.template, draw, self.stages[stage] if self.stages else self.horizon))
-        return reparametrise(task, draw, self.reparametrisation) if self.reparametrisation else task
+        return augment(task, [chosen for chosen in self.chosen if chosen.fits(task)], draw)
 
     def run_seed(self, particle: int, episode: int) -> int:
         """Return the seed of the inner run: initial weights and batches."""

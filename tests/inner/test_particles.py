@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from metaopt import learners, seeds, tasks
 from metaopt.inner.particles import Pairs
 from metaopt.learners.learner import StepRecord
+from metaopt.tasks.augmentations import Augmentation, DelayedGradients, GradientNoise, Reparametrisation
 from metaopt.tasks.source import TaskSource
 from metaopt.tasks.task import Task
 from tests.oracles.influence_balancing import Nothing
@@ -128,10 +129,11 @@ def test_the_size_of_windows_changes_no_bit(windows: tuple[int, ...]) -> None:
     assert (whole.episode, whole.clock, whole.length) == (split.episode, split.clock, split.length)
 
 
-def test_windows_of_a_reparametrised_source_too() -> None:
-    assert torch.equal(
-        advance_all((20,), {"reparametrisation": (0.1, 10.0)})[1], advance_all((10, 10), {"reparametrisation": (0.1, 10.0)})[1]
-    )
+@pytest.mark.parametrize("augmentations", [(Reparametrisation(scale=(0.1, 10.0)),), (GradientNoise(), DelayedGradients())])
+def test_windows_of_an_augmented_source_too(augmentations: tuple[Augmentation, ...]) -> None:
+    """Draws belong to inner steps, and delayed gradients are carried from window to window, and restart with their run."""
+    changes = {"augmentations": augmentations}
+    assert torch.equal(advance_all((20,), changes)[1], advance_all((10, 10), changes)[1])
 
 
 def test_members_of_a_pair_share_everything_but_theta() -> None:

@@ -11,6 +11,7 @@ from metaopt.config import load_config
 from metaopt.estimators import MetaGradient, flatten
 from metaopt.outer.blobs import to_blob
 from metaopt.outer.shards import CatchUp, ShardSetup, ShardWork, make_learner, shard_sources
+from metaopt.tasks.augmentations import Reparametrisation
 
 SMALL = ["outer.shard_particles=2", "outer.estimator.window=4", "tasks.0.horizon=[5, 9]", "tasks.1.horizon=[5, 9]"]
 CONFIG = load_config("quickstart", SMALL)
@@ -139,7 +140,7 @@ def test_shards_take_meta_train_templates_in_turn() -> None:
     assert shard_sources(config) == sources
     other = [source.template for source in shard_sources(load_config("quickstart", [*shape, "seed=1"]))]
     assert other != [source.template for source in sources]
-    assert all(source.reparametrisation == (0.2, 5.0) for source in sources)
+    assert all(source.augmentations == (Reparametrisation(scale=(0.2, 5.0)),) for source in sources)
 
 
 def test_the_learner_follows_the_config() -> None:
