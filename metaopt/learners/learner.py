@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from metaopt.errors import ConfigError
-from metaopt.learners.update_rules import Theta, UpdateRule, apply_rule, hyper
+from metaopt.errors import ConfigError, TaskError
+from metaopt.learners.update_rules import Theta, UpdateRule, apply_rule, fresh_state, hyper
 from metaopt.names import nearest
 from metaopt.tasks.task import Batch, GradientState, Task
 
@@ -88,9 +88,16 @@ class GradientLearner:
         return self.rule.init_theta(seed)
 
     def init(self, theta: Theta, task: Task, key: Tensor) -> Carry:
-        """Return `params`, the rule's `state` for each of them, the step counter `t`, and the task's `gradient_state` if it has any."""
+        """Return `params`, the rule's `state` for each of them, the step counter `t`, and the task's `gradient_state` if it has any.
+
+        Raises:
+            TaskError: the task's `step_scales` or `embeddings` name a parameter that it does not have.
+        """
         params = task.init(key)
-        state = {name: self.rule.init_state(param) for name, param in params.items()}
+        for what, names in (("step_scales", task.step_scales.keys()), ("embeddings", task.embeddings)):
+            if unknown := sorted(names - params.keys()):
+                raise TaskError(f"task {what} names {unknown[0]!r}, which is no parameter{nearest(unknown[0], params)}")
+        state = {name: fresh_state(self.rule, param, name in task.embeddings) for name, param in params.items()}
         carry = {"params": params, "state": state, "t": torch.zeros((), dtype=torch.int64, device=key.device)}
         return carry | _if_any(task.gradient_state(params))
 
@@ -99,10 +106,12 @@ class GradientLearner:
         params, t = carry["params"], carry["t"]
         grads, loss, gradient_state = task.gradients(params, batch, carry.get("gradient_state", {}))
         lr = hyper(self.rule, theta, "lr") * schedule_factor(self.schedule, t, task.horizon)
+        scales = task.step_scales
         new_params, new_state = {}, {}
         for name, param in params.items():
+            size = lr * scales[name] if name in scales else lr
             new_params[name], new_state[name] = apply_rule(
-                self.rule, theta, param, grads[name], carry["state"][name], t, lr, self.weight_decay
+                self.rule, theta, param, grads[name], carry["state"][name], t, size, self.weight_decay
             )
         return {"params": new_params, "state": new_state, "t": t + 1} | _if_any(gradient_state), StepRecord(loss)
 

@@ -85,6 +85,9 @@ class Program(Protocol):
     Optional, for programs whose learners see something else than the gradient of the loss (noisy, delayed, ...):
     `gradients(numbers, params, batch, state) -> (grads, loss, state)`, differentiable where the loss is, and
     `gradient_state(numbers, params)`, the tensors that it carries from step to step. See `metaopt.tasks.augmentations`.
+
+    Optional too, properties about parameters by name: `step_scales` (dict of float), a factor of the step size, as maximal update
+    parametrisation asks for; `embeddings` (frozenset), matrices whose rows are looked up, which some rules treat as vectors.
     """
 
     def __hash__(self) -> int: ...
@@ -144,6 +147,18 @@ class Task:
     def horizon(self) -> Tensor:
         """Inner steps of one run."""
         return self.numbers["horizon"]
+
+    @property
+    def step_scales(self) -> Mapping[str, float]:
+        """Factors of the step size by parameter name; one that is not there has 1."""
+        scales: Mapping[str, float] = getattr(self.program, "step_scales", {})
+        return scales
+
+    @property
+    def embeddings(self) -> frozenset[str]:
+        """Names of parameters whose rows are looked up."""
+        names: frozenset[str] = getattr(self.program, "embeddings", frozenset())
+        return names
 
     def init(self, key: Tensor) -> Params:
         """Return fresh inner parameters; consumes the key only."""

@@ -40,7 +40,7 @@ def certify(learner, theta, bowl, delta: float = 1e-5, rtol: float = 1e-6) -> di
 @pytest.mark.parametrize("schedule", ["constant", "warmup_cosine"])
 @pytest.mark.parametrize("name", list(CLASSIC))
 def test_classic_rules_in_every_hyperparameter(name: str, schedule: str) -> None:
-    hyperparameters = CLASSIC[name].hyperparameters
+    hyperparameters = CLASSIC[name]().hyperparameters
     theta = {key: torch.tensor(POINT[key], dtype=torch.float64) for key in hyperparameters}
     grads = certify(learners.get(name, schedule=schedule), theta, task())
     assert all(grads.values())  # the test would say nothing about one that has no effect

@@ -8,18 +8,20 @@ Source: the update equations in the documentation of `torch.optim`; Kingma, Ba, 
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from metaopt.learners.update_rules.rule import Hyper, State, Theta
 
-__all__ = ["CLASSIC", "ClassicRule", "one_minus_power"]
+__all__ = ["CLASSIC", "AdamW", "ClassicRule", "one_minus_power"]
 
 Hypers = dict[str, Any]  # each a float, or a 0-d tensor from theta
+_Size = Annotated[float, Ge(0)]
+_Decay = Annotated[float, Ge(0), Lt(1)]
 
 
 def one_minus_power(beta: Hyper, count: Tensor, like: Tensor) -> Tensor:
@@ -85,26 +87,28 @@ def _rmsprop(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) ->
     return buffer, {"v": v, "momentum": buffer}
 
 
-Update = Callable[[Hypers, Tensor, Tensor, State, Tensor], tuple[Tensor, State]]
-
-
 @dataclass(frozen=True)
 class ClassicRule:
     """A hand-made rule: theta is empty unless a caller sweeps or differentiates a hyperparameter through it.
 
+    The fields of a subclass are its hyperparameters, hence the options of its configuration.
+
     Attributes:
         name: registry name.
-        formula: (hyperparameters, param, grad, state, t) -> (direction, state).
         tensors: names of accumulators of the parameter's shape, zero at the start.
         scalars: 0-d accumulators and their start.
-        hyperparameters: defaults, `lr` among them.
+        hyperparameters: the values of the fields by name, `lr` among them.
     """
 
-    name: str
-    formula: Update
-    tensors: tuple[str, ...]
-    hyperparameters: dict[str, float] = field(hash=False)
-    scalars: tuple[tuple[str, float], ...] = ()
+    name: ClassVar[str]
+    tensors: ClassVar[tuple[str, ...]] = ()
+    scalars: ClassVar[tuple[tuple[str, float], ...]] = ()
+    hyperparameters: dict[str, float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Collect the fields once: a step reads them as a dict."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        object.__setattr__(self, "hyperparameters", values)
 
     def init_theta(self, seed: int) -> Theta:
         """Return the empty dict."""
@@ -117,22 +121,89 @@ class ClassicRule:
 
     def update(self, theta: Theta, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
         """Return (direction, state) by the rule's formula."""
-        return self.formula({**self.hyperparameters, **theta}, param, grad, state, t)
+        return self._formula({**self.hyperparameters, **theta}, param, grad, state, t)
+
+    @staticmethod
+    def _formula(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
+        raise NotImplementedError
 
 
-_ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+@dataclass(frozen=True)
+class SGD(ClassicRule):
+    """Gradient descent."""
 
-CLASSIC = {
-    rule.name: rule
-    for rule in (
-        ClassicRule("sgd", _sgd, (), {"lr": 1e-2, "weight_decay": 0.0}),
-        ClassicRule("momentum", _momentum, ("momentum",), {"lr": 1e-2, "momentum": 0.9, "weight_decay": 0.0}),
-        ClassicRule("nesterov", _nesterov, ("momentum",), {"lr": 1e-2, "momentum": 0.9, "weight_decay": 0.0}),
-        ClassicRule("adam", _adam, ("m", "v"), {**_ADAM, "weight_decay": 0.0}),
-        ClassicRule("adamw", _adamw, ("m", "v"), {**_ADAM, "weight_decay": 1e-2}),
-        ClassicRule(
-            "nadam", _nadam, ("m", "v"), {**_ADAM, "lr": 2e-3, "weight_decay": 0.0, "momentum_decay": 4e-3}, (("mu_product", 1.0),)
-        ),
-        ClassicRule("rmsprop", _rmsprop, ("v", "momentum"), {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0}),
-    )
-}
+    name: ClassVar[str] = "sgd"
+    lr: _Size = 1e-2
+    weight_decay: _Size = 0.0
+    _formula = staticmethod(_sgd)
+
+
+@dataclass(frozen=True)
+class Momentum(ClassicRule):
+    """Gradient descent with heavy-ball momentum."""
+
+    name: ClassVar[str] = "momentum"
+    tensors: ClassVar[tuple[str, ...]] = ("momentum",)
+    lr: _Size = 1e-2
+    momentum: _Decay = 0.9
+    weight_decay: _Size = 0.0
+    _formula = staticmethod(_momentum)
+
+
+@dataclass(frozen=True)
+class Nesterov(Momentum):
+    """Gradient descent with Nesterov's momentum."""
+
+    name: ClassVar[str] = "nesterov"
+    _formula = staticmethod(_nesterov)
+
+
+@dataclass(frozen=True)
+class Adam(ClassicRule):
+    """Adam; its weight decay is added to the gradient."""
+
+    name: ClassVar[str] = "adam"
+    tensors: ClassVar[tuple[str, ...]] = ("m", "v")
+    lr: _Size = 1e-3
+    beta1: _Decay = 0.9
+    beta2: _Decay = 0.999
+    eps: _Size = 1e-8
+    weight_decay: _Size = 0.0
+    _formula = staticmethod(_adam)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
+
+    name: ClassVar[str] = "adamw"
+    weight_decay: _Size = 1e-2
+    _formula = staticmethod(_adamw)
+
+
+@dataclass(frozen=True)
+class NAdam(Adam):
+    """Adam with Nesterov's momentum."""
+
+    name: ClassVar[str] = "nadam"
+    scalars: ClassVar[tuple[tuple[str, float], ...]] = (("mu_product", 1.0),)
+    lr: _Size = 2e-3
+    momentum_decay: _Size = 4e-3
+    _formula = staticmethod(_nadam)
+
+
+@dataclass(frozen=True)
+class RMSProp(ClassicRule):
+    """RMSProp without centring."""
+
+    name: ClassVar[str] = "rmsprop"
+    tensors: ClassVar[tuple[str, ...]] = ("v", "momentum")
+    lr: _Size = 1e-2
+    alpha: _Decay = 0.99
+    eps: _Size = 1e-8
+    momentum: _Decay = 0.0
+    weight_decay: _Size = 0.0
+    _formula = staticmethod(_rmsprop)
+
+
+CLASSIC: dict[str, type[ClassicRule]] = {rule.name: rule for rule in (SGD, Momentum, Nesterov, Adam, AdamW, NAdam, RMSProp)}

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from metaopt import seeds
-from metaopt.learners.update_rules.classic import CLASSIC
+from metaopt.learners.update_rules.classic import Adam
 from metaopt.learners.update_rules.rule import State, Theta
 
 __all__ = ["LearnableAdam"]
 
-_ADAM = CLASSIC["adam"]
+_ADAM = Adam()
 _START = {"log_lr": math.log(1e-3), "log_one_minus_beta1": math.log(0.1), "log_one_minus_beta2": math.log(1e-3), "log_eps": math.log(1e-8)}
 # A random start draws each within a factor of about ten of Adam's value; log_lr must leave room to be learned in both directions.
 _SPREAD = {"log_lr": 2.3, "log_one_minus_beta1": 1.0, "log_one_minus_beta2": 1.0, "log_eps": 2.3}

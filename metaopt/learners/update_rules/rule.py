@@ -3,12 +3,13 @@
 Meta-training calls `apply_rule` under `torch.func.vmap` over particles, the drop-in optimizer over tensors of one shape.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Hyper", "State", "Theta", "UpdateRule", "apply_rule", "hyper"]
+__all__ = ["Hyper", "State", "Theta", "UpdateRule", "apply_rule", "fresh_state", "hyper"]
 
 Theta = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -17,6 +18,9 @@ Hyper = Tensor | float
 
 class UpdateRule(Protocol):
     """A rule that turns a gradient into a direction, tensor by tensor (rank 0 to 4), without side effects.
+
+    Optional: `init_embedding_state(param)`, for a rule that treats embeddings (matrices whose rows are looked up) in another way. Its
+    state, which must have other keys, is how `update` knows one.
 
     Attributes:
         name: registry name.
@@ -40,6 +44,12 @@ class UpdateRule(Protocol):
 
     def update(self, theta: Theta, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
         """Return (direction, state). `t` is a 0-d tensor that counts updates; the first one sees 0. The caller subtracts lr * direction."""
+
+
+def fresh_state(rule: UpdateRule, param: Tensor, embedding: bool = False) -> State:
+    """Return the rule's accumulators of a parameter before the first update; most rules treat an embedding as any matrix."""
+    own: Callable[[Tensor], State] | None = getattr(rule, "init_embedding_state", None)
+    return rule.init_state(param) if own is None or not embedding else own(param)
 
 
 def hyper(rule: UpdateRule, theta: Theta, name: str) -> Hyper:
