@@ -1,0 +1,86 @@
+"""The program of models that predict: classes (or the next symbol) by cross-entropy, amounts by squared error."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from metaopt.tasks.task import Batch, Numbers, Params
+
+__all__ = ["Model", "Stream", "Supervised", "cross_entropy"]
+
+
+class Stream(Protocol):
+    """A source of batches with entries `x` and `y`; hashable."""
+
+    def __hash__(self) -> int: ...
+
+    def shared(self) -> Batch:
+        """Return the data set."""
+
+    def batch(self, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        """Return a training batch, a function of key and step."""
+
+    def heldout(self, shared: Batch) -> Batch:
+        """Return examples that training never sees."""
+
+
+class Model(Protocol):
+    """An inner model; hashable."""
+
+    def __hash__(self) -> int: ...
+
+    def init(self, key: Tensor, scale: Tensor) -> Params:
+        """Return fresh weights."""
+
+    def apply(self, params: Params, inputs: Tensor) -> Tensor:
+        """Return predictions [..., outputs]."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats of logits [..., C] and labels [...]."""
+    return -F.log_softmax(logits, -1).gather(-1, labels.unsqueeze(-1)).mean()
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Mean loss of a model's predictions on a stream, on a scale with the trivial predictor at 1 and a tuned optimizer at 0.
+
+    Attributes:
+        stream: batches of x and y.
+        model: predicts from x.
+        amounts: y are amounts: squared error of the model's only output; otherwise cross-entropy with the labels y.
+
+    Numbers: `init_scale`, `reference` and `floor` (raw losses that are 1 and 0 on the common scale), `horizon`.
+    """
+
+    stream: Stream
+    model: Model
+    amounts: bool = False
+    cap: float = 4.0
+
+    def shared(self) -> Batch:
+        """Return the stream's data set."""
+        return self.stream.shared()
+
+    def init(self, numbers: Numbers, key: Tensor) -> Params:
+        """Return the model's fresh weights at the task's initial scale."""
+        return self.model.init(key, numbers["init_scale"])
+
+    def batch(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        """Return a training batch of the stream."""
+        return self.stream.batch(shared, key, step)
+
+    def heldout(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
+        """Return the held-out examples."""
+        return self.stream.heldout(shared)
+
+    def loss(self, numbers: Numbers, params: Params, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy in nats, or the mean squared error."""
+        outputs = self.model.apply(params, batch["x"])
+        return (outputs.squeeze(-1) - batch["y"]).square().mean() if self.amounts else cross_entropy(outputs, batch["y"])
+
+    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
+        """Return the loss with `floor` at 0 and `reference` at 1."""
+        return (raw - numbers["floor"]) / (numbers["reference"] - numbers["floor"])
