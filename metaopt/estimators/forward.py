@@ -12,21 +12,21 @@ Source: Wengert, 1964, "A simple automatic derivative evaluation program"; Silve
 variance is larger.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from metaopt import seeds
 from metaopt.errors import ConfigError
 from metaopt.estimators.estimator import MetaGradient
 from metaopt.estimators.flat import flatten, unflatten
-from metaopt.estimators.tangents import floating, prefixed, signs, summed_window, unprefixed
+from metaopt.estimators.tangents import floating, prefixed, pushed, signs, summed_window, unprefixed
 from metaopt.inner.particles import Episodes, Pairs
 from metaopt.learners.learner import Carry, Learner, StepRecord
 from metaopt.learners.update_rules import Theta
@@ -58,7 +58,7 @@ class TangentLearner:
             return floating(run)[0], run
 
         def one(direction: Theta) -> tuple[tuple[Tensor, ...], Carry]:
-            return _tangents(begin, (at,), (direction,))
+            return pushed(begin, (at,), (direction,))
 
         tangents, runs = vmap(one)(along)
         run = tree_map(_first, runs)
@@ -75,18 +75,14 @@ class TangentLearner:
             return (floating(run)[0], task.normalise(record.loss)), (run, record.loss)
 
         def one(direction: Theta, tangents: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, tuple[Carry, Tensor]]:
-            (moved, loss), aux = _tangents(step, (at, values), (direction, tangents))
+            (moved, loss), aux = pushed(step, (at, values), (direction, tangents))
             return moved, loss, aux
 
         moved, loss_K, (runs, raws) = vmap(one)(along, tuple(carry["tangents"]))
         run, raw = tree_map(_first, runs), _first(raws)
-        return {"run": run, "tangents": list(moved), "sum": carry["sum"] + loss_K}, StepRecord(raw)
-
-
-def _tangents(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return (tangents of the first output, the second output) of a function."""
-    _, out, aux = jvp(function, primals, tangents, has_aux=True)  # type: ignore[misc]  # has_aux adds the third
-    return out, aux
+        # Forward mode promotes a float32 number times a Python one to float64.
+        kept = [tangent.to(old.dtype) for tangent, old in zip(moved, carry["tangents"], strict=True)]
+        return {"run": run, "tangents": kept, "sum": carry["sum"] + loss_K.to(carry["sum"].dtype)}, StepRecord(raw)
 
 
 def _first(repeated: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import jvp, vjp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metaopt import seeds
@@ -22,7 +23,7 @@ from metaopt.inner.particles import Pairs
 from metaopt.learners.learner import Carry
 from metaopt.learners.update_rules import Theta
 
-__all__ = ["floating", "prefixed", "signs", "summed_window", "unprefixed"]
+__all__ = ["floating", "prefixed", "pulled", "pushed", "signs", "summed_window", "unprefixed"]
 
 Rebuild = Callable[[Sequence[Tensor]], Carry]
 
@@ -54,6 +55,19 @@ def prefixed(**parts: Theta) -> Theta:
 def unprefixed(theta: Theta, part: str) -> Theta:
     """Return one part of what `prefixed` made."""
     return {name.removeprefix(f"{part}/"): value for name, value in theta.items() if name.startswith(f"{part}/")}
+
+
+def pushed(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return (tangents of the first output, the second output) of a function of two outputs."""
+    found: Any = jvp(function, primals, tangents, has_aux=True)
+    return found[1], found[2]
+
+
+def pulled(function: Callable[[Theta], Any], theta: Theta) -> tuple[Any, Callable[[Any], Theta], Any]:
+    """Return (first output, what turns its cotangents into theta's, second output) of a function of two outputs."""
+    found: Any = vjp(function, theta, has_aux=True)
+    output, pull, aux = found
+    return output, lambda cotangents: pull(cotangents)[0], aux
 
 
 def signs(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

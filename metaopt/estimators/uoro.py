@@ -23,13 +23,12 @@ from typing import Annotated, Any, ClassVar
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
-from torch.func import jvp, vjp
 
 from metaopt import seeds
 from metaopt.errors import ConfigError
 from metaopt.estimators.estimator import MetaGradient
 from metaopt.estimators.flat import flatten
-from metaopt.estimators.tangents import floating, signs, summed_window
+from metaopt.estimators.tangents import floating, pulled, pushed, signs, summed_window
 from metaopt.inner.particles import Episodes, Pairs
 from metaopt.learners.learner import Carry, Learner, StepRecord
 from metaopt.learners.update_rules import Theta
@@ -126,11 +125,10 @@ class SketchLearner:
             run = self.learner.init(values, _unsigned(task), key)
             return floating(run)[0], run
 
-        pulled_back: Any = vjp(begin, theta, has_aux=True)
-        leaves, pull, run = pulled_back
+        leaves, pull, run = pulled(begin, theta)
         draw = signs(seeds.fold_in(key, _INITIAL), (sum(leaf.numel() for leaf in leaves),), flatten(theta).dtype)
         probe = _shaped(draw, leaves)
-        left, right = balanced(probe, flatten(pull(tuple(probe))[0]))
+        left, right = balanced(probe, flatten(pull(tuple(probe))))
         return {"run": run, "left": left, "right": right, "sum": torch.zeros_like(right)}
 
     def advance(self, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, StepRecord]:
@@ -142,15 +140,14 @@ class SketchLearner:
             run, record = self.learner.advance(values, _unsigned(task), rebuild(state), given)
             return (floating(run)[0], task.normalise(record.loss)), (run, record.loss)
 
-        _, (moved, loss_slope) = jvp(lambda state: step(theta, state)[0], (leaves,), (tuple(carry["left"]),))
-        pulled_back: Any = vjp(lambda values: step(values, leaves), theta, has_aux=True)
-        (new_leaves, loss), pull, (run, raw) = pulled_back
+        (moved, loss_slope), _ = pushed(lambda state: step(theta, state), (leaves,), (tuple(carry["left"]),))
+        (new_leaves, loss), pull, (run, raw) = pulled(lambda values: step(values, leaves), theta)
         probe = _shaped(batch["signs"], new_leaves)
-        (direct,) = pull((tuple(torch.zeros_like(leaf) for leaf in new_leaves), torch.ones_like(loss)))
-        (pulled,) = pull((tuple(probe), torch.zeros_like(loss)))
-        left, right = balanced(moved, carry["right"])
-        new_left, new_right = balanced(probe, flatten(pulled))
-        total = carry["sum"] + loss_slope * carry["right"] + flatten(direct)
+        direct = pull((tuple(torch.zeros_like(leaf) for leaf in new_leaves), torch.ones_like(loss)))
+        # Forward mode promotes a float32 number times a Python one to float64.
+        left, right = balanced([tangent.to(leaf.dtype) for tangent, leaf in zip(moved, new_leaves, strict=True)], carry["right"])
+        new_left, new_right = balanced(probe, flatten(pull((tuple(probe), torch.zeros_like(loss)))))
+        total = carry["sum"] + loss_slope.to(loss.dtype) * carry["right"] + flatten(direct)
         product = {"left": [old + new for old, new in zip(left, new_left, strict=True)], "right": right + new_right}
         return {"run": run, **product, "sum": total}, StepRecord(raw)
 

@@ -171,6 +171,7 @@ class Pairs:
                 batches = self._batches(everyone, ahead)
             elif starting:
                 for name, value in self._batches(starting, ahead - place).items():
+                    batches[name] = batches[name].clone()  # a graph may hold the batches of the steps before
                     batches[name][place:, self._rows(starting)] = value
             step = self.make_step(self.learner, tasks.program, True, self.compiled)
             batch = {name: value[place] for name, value in batches.items()}
