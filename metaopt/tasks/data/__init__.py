@@ -1,6 +1,7 @@
 """Named data sets, read when they are first needed, and ways to bring one's own.
 
-`register("name", lambda: from_npz("file.npz"))` names a data set; `metaopt.tasks.image_family` makes a task family of it.
+`register("name", lambda: from_npz("file.npz"))` names a data set; `metaopt.tasks.image_family` and `tabular_family` make task families
+of it.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from metaopt.tasks.data.files import from_csv, from_idx, from_npz, from_torch
 from metaopt.tasks.data.image_folder import from_image_folder
 from metaopt.tasks.data.mnist import MNIST
 from metaopt.tasks.data.mnist1d import MNIST1D
+from metaopt.tasks.data.tables import BREAST_CANCER, DIABETES, IRIS, WINE
 from metaopt.tasks.data.textures import TEXTURES
 
 __all__ = [
@@ -33,7 +35,8 @@ __all__ = [
     "register",
 ]
 
-_SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS, MNIST, FACES, TEXTURES, MNIST1D)}
+_BUNDLED = (DIGITS, MNIST, FACES, TEXTURES, MNIST1D, BREAST_CANCER, WINE, IRIS, DIABETES)
+_SOURCES: dict[str, Source] = {source.name: source for source in _BUNDLED}
 
 
 def register(name: str, loader: Callable[[], DataSet]) -> Source:

@@ -1,4 +1,4 @@
-"""A data set for classification, checked, standardised and split once and for all; and a named source that is read when it is needed.
+"""A data set, checked, standardised and split once and for all; and a named source that is read when it is needed.
 
 Legend: N examples, D input features (the product of `shape`).
 """
@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,10 @@ class DataSet:
 
     Attributes:
         name: for messages and reports.
-        inputs: [N, D] float32, standardised by the mean and deviation of all training inputs; rows first, then columns, per channel.
-        labels: [N] int64 in [0, classes).
-        classes: number of classes C, >= 2.
+        inputs: [N, D] float32, standardised by the mean and deviation of all training inputs, of each feature on its own in table rows;
+            rows first, then columns, per channel.
+        labels: [N] int64 in [0, classes); amounts are float32, standardised by the mean and deviation of the training ones.
+        classes: number of classes C, >= 2; 0 where labels are amounts.
         shape: (channels, height, width) of an image, (channels, length) of a sequence, (features,) of a table row.
         heldout_rows: how many examples are held out, in [1, N).
         digest: sixteen hex digits of the content before standardising.
@@ -143,16 +145,18 @@ def make_data_set(
     shape: tuple[int, ...] | None = None,
     classes: int | None = None,
     heldout_rows: int | None = None,
+    amounts: bool = False,
 ) -> DataSet:
     """Return a checked and standardised data set.
 
     Args:
         name: for messages.
         inputs: [N, *shape], any real dtype; images [N, height, width] are taken as one channel.
-        labels: [N] integers from 0.
+        labels: [N] integers from 0, or any real numbers if `amounts`.
         shape: see `DataSet`; default: that of `inputs` ([N, a, b] is one channel of a x b).
         classes: default: the largest label plus one.
         heldout_rows: hold out the last so many rows as they stand; default: a fifth, drawn by a hash of the name (and all rows shuffled).
+        amounts: labels are amounts to predict, not classes.
 
     Raises:
         ConfigError: sizes disagree, labels are not integers in range, or a value is not finite; names the data set, the row and the column.
@@ -160,7 +164,7 @@ def make_data_set(
     values, targets = _array(name, "inputs", inputs), _array(name, "labels", labels)
     if values.ndim < 2 or values.shape[0] != targets.shape[0] or targets.ndim != 1:
         raise ConfigError(f"data set {name!r}: inputs must be [N, ...] and labels [N], got {list(values.shape)} and {list(targets.shape)}")
-    if not np.issubdtype(targets.dtype, np.integer):
+    if not amounts and not np.issubdtype(targets.dtype, np.integer):
         raise ConfigError(f"data set {name!r}: labels must be integers, got {targets.dtype} (first label {targets[:1].tolist()})")
     if shape is None:
         shape = (1, *values.shape[1:]) if values.ndim == 3 else values.shape[1:]
@@ -173,8 +177,11 @@ def make_data_set(
             f"data set {name!r}: inputs must be finite, got {flat[row, column]} in row {row}, column {column}"
             f" ({len(bad)} such values); drop or fill them"
         )
-    classes = int(targets.max(initial=0)) + 1 if classes is None else classes
-    if classes < 2 or (count and not 0 <= targets.min() <= targets.max() < classes):
+    classes = 0 if amounts else int(targets.max(initial=0)) + 1 if classes is None else classes
+    if amounts and not np.isfinite(targets.astype(np.float64)).all():
+        row = int(np.argmin(np.isfinite(targets.astype(np.float64))))
+        raise ConfigError(f"data set {name!r}: amounts must be finite, got {targets[row]} in row {row}; drop or fill them")
+    if not amounts and (classes < 2 or (count and not 0 <= targets.min() <= targets.max() < classes)):
         low, high = (int(targets.min()), int(targets.max())) if count else (0, 0)
         raise ConfigError(f"data set {name!r}: labels must be 0 to C - 1 of C >= 2 classes, got {low} to {high} for C = {classes}")
     rows = round(_HELDOUT_FRAC * count) if heldout_rows is None else heldout_rows
@@ -184,12 +191,22 @@ def make_data_set(
     if heldout_rows is None:
         order = seeds.uniform(seeds.key("data set", name), (count,), torch.float64).argsort(stable=True).numpy()
         flat, targets = flat[order], targets[order]
-    training = flat[: count - rows].astype(np.float64)
-    mean, deviation = training.mean(), training.std()
-    if deviation == 0.0:
-        raise ConfigError(f"data set {name!r}: all inputs are {mean:g}; there is nothing to learn from")
-    scaled = ((flat - mean) / deviation).astype(np.float32)
-    return DataSet(name, torch.from_numpy(scaled), torch.from_numpy(targets.astype(np.int64)), classes, tuple(shape), rows, digest)
+    scaled = _standardised(name, "inputs", flat, count - rows, each=len(shape) == 1)
+    outputs = _standardised(name, "amounts", targets, count - rows) if amounts else targets.astype(np.int64)
+    return DataSet(name, torch.from_numpy(scaled), torch.from_numpy(outputs), classes, tuple(shape), rows, digest)
+
+
+def _standardised(name: str, what: str, values: NDArray[Any], training: int, each: bool = False) -> NDArray[np.float32]:
+    """Return values [N, ...] less the mean of the first `training` of them, over their deviation; of `each` column, or of all.
+
+    A column that never changes becomes 0.
+    """
+    known = values[:training].astype(np.float64)
+    mean, deviation = known.mean(0 if each else None), known.std(0 if each else None)
+    if np.all(deviation == 0.0):
+        raise ConfigError(f"data set {name!r}: all {what} are {values.flat[0]:g}; there is nothing to learn from")
+    scaled: NDArray[np.float32] = ((values - mean) / np.where(deviation == 0.0, 1.0, deviation)).astype(np.float32)
+    return scaled
 
 
 def _array(name: str, what: str, values: ArrayLike) -> NDArray[np.generic]:
@@ -205,5 +222,5 @@ def _array(name: str, what: str, values: ArrayLike) -> NDArray[np.generic]:
 def _digest(flat: NDArray[np.generic], labels: NDArray[np.generic], heldout_rows: int) -> str:
     content = hashlib.blake2b(f"{flat.shape} {flat.dtype.newbyteorder('<').str} {heldout_rows}".encode(), digest_size=8)
     content.update(flat.astype(flat.dtype.newbyteorder("<")).tobytes())
-    content.update(labels.astype("<i8").tobytes())
+    content.update(labels.astype("<f8" if labels.dtype.kind == "f" else "<i8").tobytes())
     return content.hexdigest()

@@ -125,13 +125,14 @@ def from_torch(path: str | Path, name: str = "") -> DataSet:
     return named_arrays(name or found.stem, arrays, found)
 
 
-def from_csv(path: str | Path, label: str | None = None, name: str = "") -> DataSet:
-    """Return the data set of a CSV file with a header: a column of integer labels, all others are numeric features.
+def from_csv(path: str | Path, label: str | None = None, name: str = "", amounts: bool = False) -> DataSet:
+    """Return the data set of a CSV file with a header: a column of integer labels or amounts, all others are numeric features.
 
     Args:
         path: the file, also .gz.
         label: the column of labels; default: the last one.
         name: default: the file's stem.
+        amounts: labels are amounts to predict, not classes.
 
     Raises:
         ConfigError: the file is missing or ragged, the column does not exist, or a cell is no number; names row and column.
@@ -148,9 +149,9 @@ def from_csv(path: str | Path, label: str | None = None, name: str = "") -> Data
     column = label if label is not None else str(table.columns[-1])
     if column not in table.columns:
         raise ConfigError(f"{found}: column {column!r} is unknown{nearest(column, [str(c) for c in table.columns])}")
-    labels = _cells(found, table[[column]], int, "an integer")[:, 0]
+    labels = _cells(found, table[[column]], *((float, "a number") if amounts else (int, "an integer")))[:, 0]
     features = _cells(found, table.drop(columns=column), float, "a number")
-    return make_data_set(name or found.name.split(".")[0], features, labels, shape=(features.shape[1],))
+    return make_data_set(name or found.name.split(".")[0], features, labels, shape=(features.shape[1],), amounts=amounts)
 
 
 def _cells(path: Path, table: Any, kind: Callable[[str], float], what: str) -> NDArray[Any]:
