@@ -21,10 +21,19 @@ def test_bundled_tasks_keep_every_clause(name: str, template: str) -> None:
         check_task(tasks.reparametrise(task, 0, (0.5, 2.0)))
 
 
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+@dataclass(frozen=True)
+class Global(Quadratic):
+    def batch(self, numbers, shared, key, step):
+        return {"noise": torch.rand(self.rows)}
+
+
 @dataclass(frozen=True)
 class Impure(Quadratic):
     def batch(self, numbers, shared, key, step):
-        return {"noise": torch.rand(self.rows)}
+        return {"noise": torch.rand(self.rows, generator=GENERATOR)}
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,14 @@ class Constant(Quadratic):
 
 @pytest.mark.parametrize(
     ("program", "clause"),
-    [(Impure, "pure"), (Rooted, "differentiable"), (Raw, "normalised"), (Single, "precision"), (Constant, "learnable")],
+    [
+        (Global, "isolated"),
+        (Impure, "pure"),
+        (Rooted, "differentiable"),
+        (Raw, "normalised"),
+        (Single, "precision"),
+        (Constant, "learnable"),
+    ],
 )
 def test_a_broken_clause_is_named(program: type[Quadratic], clause: str) -> None:
     family = tasks.get("quadratic")
