@@ -176,7 +176,7 @@ def test_the_split_is_a_function_of_the_name_alone_and_mixes_sorted_labels() -> 
 
 def test_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_SOURCES", dict(data._SOURCES))
-    assert data.names() == NAMES
+    assert data.names() == (*NAMES, "breast_cancer", "wine", "iris", "diabetes")
     calls = []
 
     def loader():
