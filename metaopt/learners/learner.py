@@ -6,7 +6,7 @@ holds only what changes.
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -44,18 +44,30 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up and cosine as fractions of the horizon. `Schedule()` is constant.
+    """Warm-up, a stable part and a decay, as fractions of the horizon. `Schedule()` is constant.
 
     Attributes:
         warmup_frac: linear warm-up over this fraction of the horizon, [0, 1).
-        final_frac: factor at the horizon and after it, [0, 1]; 1 is constant.
+        final_frac: factor at the horizon and after it, [0, 1]; 1 is constant. An inverse square root stops falling there, if it gets there.
+        decay: shape of the way down.
+        stable_frac: fraction of the horizon between warm-up and decay, at factor 1, [0, 1 - warmup_frac].
     """
 
     warmup_frac: float = 0.0
     final_frac: float = 1.0
+    decay: Literal["cosine", "linear", "inverse_sqrt"] = "cosine"
+    stable_frac: float = 0.0
 
 
-SCHEDULES = {"constant": Schedule(), "warmup_cosine": Schedule(0.05, 0.0)}
+# Source of `wsd`: Hägele et al., 2024, "Scaling laws and compute-optimal training beyond fixed training durations" (a linear cool-down over
+# the last fifth); of `inverse_sqrt`: Vaswani et al., 2017, "Attention is all you need", equation (3).
+SCHEDULES = {
+    "constant": Schedule(),
+    "warmup_cosine": Schedule(0.05, 0.0),
+    "warmup": Schedule(0.05, 1.0),
+    "wsd": Schedule(0.05, 0.0, "linear", stable_frac=0.75),
+    "inverse_sqrt": Schedule(0.05, 0.0, "inverse_sqrt"),
+}
 
 
 def schedule_factor(schedule: Schedule, t: Tensor, horizon: Tensor | float) -> Tensor:
@@ -64,8 +76,14 @@ def schedule_factor(schedule: Schedule, t: Tensor, horizon: Tensor | float) -> T
     t = t.to(steps.dtype)
     warmup = schedule.warmup_frac * steps
     rising = (t + 1) / warmup.clamp(min=1.0)
-    progress = ((t - warmup) / (steps - warmup).clamp(min=1.0)).clamp(0.0, 1.0)
-    falling = schedule.final_frac + (1.0 - schedule.final_frac) * 0.5 * (1.0 + torch.cos(math.pi * progress))
+    start = warmup + schedule.stable_frac * steps
+    if schedule.decay == "inverse_sqrt":
+        start = start.clamp(min=1.0)
+        falling = torch.sqrt(start / torch.maximum(t + 1, start)).clamp(min=schedule.final_frac)
+    else:
+        progress = ((t - start) / (steps - start).clamp(min=1.0)).clamp(0.0, 1.0)
+        left = 0.5 * (1.0 + torch.cos(math.pi * progress)) if schedule.decay == "cosine" else 1.0 - progress
+        falling = schedule.final_frac + (1.0 - schedule.final_frac) * left
     return torch.minimum(rising, falling) if schedule.warmup_frac > 0 else falling
 
 

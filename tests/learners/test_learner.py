@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metaopt import learners, seeds, tasks
 from metaopt.errors import ConfigError
-from metaopt.learners import GradientLearner, Schedule, schedule_factor
+from metaopt.learners import SCHEDULES, GradientLearner, Schedule, schedule_factor
 from metaopt.learners.update_rules import get_rule
 
 
@@ -43,6 +43,31 @@ def test_factor_stays_in_range_and_falls_after_warmup(t: int, horizon: int, warm
     if t >= warmup * horizon:
         assert after <= now + 1e-9
         assert now >= final - 1e-9
+
+
+def test_warmup_stable_decay_by_hand() -> None:
+    schedule = Schedule(0.1, 0.2, "linear", stable_frac=0.5)
+    assert factor(schedule, 4, 100.0) == pytest.approx(0.5)
+    assert [factor(schedule, t, 100.0) for t in (9, 30, 60)] == [1.0, 1.0, 1.0]
+    assert factor(schedule, 80, 100.0) == pytest.approx(0.6)  # half way down
+    assert [factor(schedule, t, 100.0) for t in (100, 500)] == pytest.approx([0.2, 0.2])
+
+
+def test_inverse_square_root_by_hand() -> None:
+    schedule = Schedule(0.05, 0.25, "inverse_sqrt")
+    assert [factor(schedule, t, 100.0) for t in (0, 4)] == pytest.approx([0.2, 1.0])
+    assert [factor(schedule, t - 1, 100.0) for t in (20, 45)] == pytest.approx([0.5, 1 / 3])  # sqrt(5 / t)
+    assert factor(schedule, 999, 100.0) == 0.25
+    assert factor(Schedule(0.0, 0.0, "inverse_sqrt"), 3, 100.0) == pytest.approx(0.5)  # without warm-up: 1 / sqrt(t)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_named_schedules_reach_one_and_never_pass_it(name: str) -> None:
+    factors = [factor(SCHEDULES[name], t, 200.0) for t in range(200)]
+    assert max(factors) == 1.0
+    assert min(factors) > 0.0
+    peak = factors.index(1.0)
+    assert all(a >= b for a, b in zip(factors[peak:], factors[peak + 1 :], strict=False)), "only down after warm-up"
 
 
 def test_factor_keeps_the_dtype_of_the_horizon() -> None:
