@@ -8,7 +8,7 @@ from metaopt.errors import TaskError
 from metaopt.seeds import stable_hash
 from metaopt.tasks.task import SPLITS, Family
 
-__all__ = ["Choices", "Integers", "LogIntegers", "Sampler", "Shape", "check_templates", "draw_templates", "split_of"]
+__all__ = ["Axis", "Choices", "Integers", "LogIntegers", "Sampler", "Shape", "check_templates", "draw_templates", "split_of"]
 
 Shape = dict[str, int | float | str]  # one value for each axis of a space
 
@@ -111,7 +111,7 @@ def draw_templates(
     family: str,
     space: Mapping[str, Axis],
     counts: Mapping[str, int],
-    canonical: Callable[[Shape], Shape] = dict,
+    canonical: Callable[[Shape], Shape | None] = dict,
 ) -> dict[str, dict[str, Shape]]:
     """Return split -> {template name: shape}: distinct static shapes drawn from a space, a pure function of the arguments.
 
@@ -120,9 +120,11 @@ def draw_templates(
 
     Args:
         family: the family's name; each family draws shapes of its own.
-        space: axis -> what its values are. Names of templates spell them out, as in `width32-depth2-relu-batch64` (words stand alone).
+        space: axis -> what its values are. Names of templates spell them out, as in `width32-depth2-relu-batch64` (words stand
+            alone, "none" is left out).
         counts: split -> number of templates, 0 if it is missing.
-        canonical: maps shapes that build the same program to one of them (a net without hidden layers has no width).
+        canonical: maps shapes that build the same program to one of them (a net without hidden layers has no width), and those that are
+            not wanted (too slow, say) to None.
 
     Raises:
         TaskError: the space is too small to hold as many.
@@ -133,7 +135,9 @@ def draw_templates(
             return grid
         sampler = Sampler(family, "template", i)
         shape = canonical({axis: kind.draw(sampler, axis) for axis, kind in space.items()})
-        name = "-".join(value if isinstance(value, str) else f"{axis}{value}" for axis, value in shape.items())
+        if shape is None:
+            continue
+        name = "-".join(value if isinstance(value, str) else f"{axis}{value}" for axis, value in shape.items() if value != "none")
         share = stable_hash("split", family, name) * 2.0**-63
         split = next(split for split, below in _SHARES if share < below)
         if len(grid[split]) < counts.get(split, 0):

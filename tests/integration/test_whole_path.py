@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import metaopt
-from metaopt.tasks.streams import Digits
+from metaopt.tasks.data.digits import DIGITS
+from metaopt.tasks.streams import Examples
 
 TINY = {
     "outer.steps": 3,
@@ -20,7 +21,7 @@ def digits_accuracy_after(optimizer_of, steps: int) -> tuple[float, float]:
     """Train 64-32-10 on digits and return the held-out accuracy before and after."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    data = Digits(64).shared()
+    data = Examples(DIGITS, (1, 8, 8), 64).shared()
     optimizer = optimizer_of(model.parameters())
 
     def accuracy() -> float:

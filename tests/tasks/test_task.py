@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from metaopt import inner, learners, seeds, tasks
 from metaopt.errors import ConfigError, TaskError
-from metaopt.tasks.families.images import DigitsFamily, _grid
+from metaopt.tasks.data.digits import DIGITS
+from metaopt.tasks.families.images import classification
 from metaopt.tasks.families.quadratic import QuadraticFamily
 from metaopt.tasks.sampling import Sampler
 from metaopt.tasks.task import Task, TaskSpec, stack_tasks
@@ -108,9 +109,10 @@ def test_a_shared_template_is_refused() -> None:
 
 
 def test_one_program_under_two_names_is_refused() -> None:
-    grid = {"meta_train": _grid(((8,), "relu", 4)), "meta_valid": {"disguised": ((8,), "relu", 4)}}
+    shape = {"width": 8, "depth": 1, "batch": 4}
+    grid = {"meta_train": {"plain": shape}, "meta_valid": {"disguised": {**shape, "activation": "relu"}}}
     with pytest.raises(TaskError, match="is in meta_train and in meta_valid"):
-        tasks.check_templates(DigitsFamily("digits_mlp", grid))
+        tasks.check_templates(classification("own", DIGITS, "mlp", grid))
 
 
 def test_registering_twice_or_badly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

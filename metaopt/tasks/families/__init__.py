@@ -1,7 +1,11 @@
 """Task families: distributions over tasks. `FAMILIES` holds the bundled ones, a line for each."""
 
-from metaopt.tasks.families.images import DIGITS_CONV, DIGITS_MLP
+from metaopt.tasks.families.digits import DIGITS_CONV, DIGITS_LOGISTIC, DIGITS_MLP, DIGITS_RESNET, DIGITS_VIT
+from metaopt.tasks.families.faces import FACES_CONV, FACES_MLP
+from metaopt.tasks.families.mnist import MNIST_CONV, MNIST_MLP
+from metaopt.tasks.families.mnist1d import MNIST1D_CONV, MNIST1D_MLP
 from metaopt.tasks.families.quadratic import QUADRATIC
+from metaopt.tasks.families.textures import TEXTURES_CONV, TEXTURES_MLP
 from metaopt.tasks.task import Family
 
 __all__ = ["FAMILIES"]
@@ -10,4 +14,15 @@ FAMILIES: tuple[Family, ...] = (
     QUADRATIC,
     DIGITS_MLP,
     DIGITS_CONV,
+    DIGITS_LOGISTIC,
+    DIGITS_RESNET,
+    DIGITS_VIT,
+    MNIST_MLP,
+    MNIST_CONV,
+    FACES_MLP,
+    FACES_CONV,
+    TEXTURES_MLP,
+    TEXTURES_CONV,
+    MNIST1D_MLP,
+    MNIST1D_CONV,
 )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from metaopt import seeds
 from metaopt.errors import TaskError
-from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, linear, norm_params, normed, weight
+from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, head_weight, linear, norm_params, normed, weight
 from metaopt.tasks.task import Params
 
 __all__ = ["ConvNet", "convolution"]
@@ -64,7 +64,7 @@ class ConvNet:
             params[f"conv{i}.bias"] = scale.new_zeros(fan_out)
             params |= norm_params(self.norm, f"norm{i}", fan_out, scale)
         head = (self.classes, self.channels[-1])
-        params["head.weight"] = weight(seeds.fold_in(key, len(self.channels)), head, scale, self.initialiser)
+        params["head.weight"] = head_weight(seeds.fold_in(key, len(self.channels)), head, scale, self.initialiser)
         params["head.bias"] = scale.new_zeros(self.classes)
         return params
 

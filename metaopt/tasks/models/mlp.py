@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.errors import TaskError
-from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, linear, norm_params, normed, weight
+from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, head_weight, linear, norm_params, normed, weight
 from metaopt.tasks.task import Params
 
 __all__ = ["MLP"]
@@ -35,7 +35,8 @@ class MLP:
         params: Params = {}
         last = len(self.sizes) - 2
         for i, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
-            params[f"layer{i}.weight"] = weight(seeds.fold_in(key, i), (fan_out, fan_in), scale, self.initialiser)
+            draw = weight if i < last else head_weight
+            params[f"layer{i}.weight"] = draw(seeds.fold_in(key, i), (fan_out, fan_in), scale, self.initialiser)
             params[f"layer{i}.bias"] = scale.new_zeros(fan_out)
             if i < last:
                 params |= norm_params(self.norm, f"norm{i}", fan_out, scale)

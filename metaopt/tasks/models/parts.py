@@ -16,7 +16,7 @@ from metaopt.errors import TaskError
 from metaopt.names import nearest
 from metaopt.tasks.task import Params
 
-__all__ = ["ACTIVATIONS", "INITIALISERS", "NORMS", "check_parts", "embed", "linear", "norm_params", "normed", "weight"]
+__all__ = ["ACTIVATIONS", "INITIALISERS", "NORMS", "check_parts", "embed", "head_weight", "linear", "norm_params", "normed", "weight"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -70,6 +70,11 @@ def weight(key: Tensor, shape: tuple[int, ...], scale: Tensor, initialiser: str 
         return ((q if shape[0] >= fan_in else q.T) * scale).reshape(shape)
     fan = {"normal": fan_in, "fan_avg": (fan_in + fan_out) / 2, "fan_out": fan_out}[initialiser]
     return normal * (scale / math.sqrt(fan))
+
+
+def head_weight(key: Tensor, shape: tuple[int, ...], scale: Tensor, initialiser: str) -> Tensor:
+    """Return initial weights of an output layer: as `weight`, but over the fan in where a fan is named, for a head has few outputs."""
+    return weight(key, shape, scale, "normal" if initialiser in ("fan_avg", "fan_out") else initialiser)
 
 
 def linear(params: Params, name: str, inputs: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from metaopt import seeds
 from metaopt.errors import TaskError
 from metaopt.tasks.models.conv import convolution
-from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, linear, norm_params, normed, weight
+from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, head_weight, linear, norm_params, normed, weight
 from metaopt.tasks.task import Params
 
 __all__ = ["ResidualNet"]
@@ -64,7 +64,8 @@ class ResidualNet:
 
         def add(name: str, *shape: int) -> None:
             nonlocal layer
-            params[f"{name}.weight"] = weight(seeds.fold_in(key, layer), shape, scale, self.initialiser)
+            draw = head_weight if name == "head" else weight
+            params[f"{name}.weight"] = draw(seeds.fold_in(key, layer), shape, scale, self.initialiser)
             params[f"{name}.bias"] = scale.new_zeros(shape[0])
             layer += 1
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.errors import TaskError
-from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, linear, norm_params, normed, weight
+from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, head_weight, linear, norm_params, normed, weight
 from metaopt.tasks.task import Params
 
 __all__ = ["VisionTransformer"]
@@ -61,7 +61,8 @@ class VisionTransformer:
 
         def add(name: str, fan_out: int, fan_in: int) -> None:
             nonlocal layer
-            params[f"{name}.weight"] = weight(seeds.fold_in(key, layer), (fan_out, fan_in), scale, self.initialiser)
+            draw = head_weight if name == "head" else weight
+            params[f"{name}.weight"] = draw(seeds.fold_in(key, layer), (fan_out, fan_in), scale, self.initialiser)
             params[f"{name}.bias"] = scale.new_zeros(fan_out)
             layer += 1
 

@@ -1,5 +1,5 @@
-"""Streams: sources of labelled examples."""
+"""Streams: sources of batches."""
 
-from metaopt.tasks.streams.arrays import Digits
+from metaopt.tasks.streams.arrays import Examples
 
-__all__ = ["Digits"]
+__all__ = ["Examples"]

@@ -1,4 +1,4 @@
-"""Streams: sources of labelled examples. A stream offers `shared` tensors, a training batch and a held-out batch.
+"""A data set as a stream of batches.
 
 Legend: B batch, D input features.
 """
@@ -6,42 +6,43 @@ Legend: B batch, D input features.
 import functools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from metaopt import seeds
+from metaopt.tasks.data.data_set import Source
 from metaopt.tasks.task import Batch
 
-__all__ = ["Digits"]
+__all__ = ["Examples"]
 
-_HELDOUT_ROWS = 360  # of 1,797; the last rows, so that the split needs no seed
+_HELDOUT_ROWS = 500  # at most so many are looked at: an evaluation sees all of them, for every particle
 
 
 @functools.cache
-def _digits() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    inputs_BD = torch.tensor(images, dtype=torch.float32) / 16.0
-    return (inputs_BD - inputs_BD.mean()) / inputs_BD.std(), torch.tensor(labels, dtype=torch.int64)
+def _tensors(source: Source, shape: tuple[int, ...]) -> Batch:
+    """Return the tensors of a data set at one size; all tasks share them."""
+    found = source.load().resized(shape)
+    (train_x, train_y), (heldout_x, heldout_y) = found.train, found.heldout
+    kept = slice(_HELDOUT_ROWS)
+    return {"train_x": train_x, "train_y": train_y, "heldout_x": heldout_x[kept], "heldout_y": heldout_y[kept]}
 
 
 @dataclass(frozen=True)
-class Digits:
-    """Scikit-learn's 1,797 grey digits of 8 x 8 pixels, standardised as a whole; 1,437 to train on, 360 held out.
+class Examples:
+    """Batches of a data set's training examples, drawn with replacement.
 
-    Source: Alpaydin, Kaynak, 1998, "Optical recognition of handwritten digits", UCI (as shipped inside scikit-learn).
+    Attributes:
+        source: the data set; it is read when `shared` is called.
+        shape: of an example; images and sequences are brought to it by averaging over areas.
+        batch_size: examples in a training batch, B.
     """
 
+    source: Source
+    shape: tuple[int, ...]
     batch_size: int
-    features: int = 64
-    classes: int = 10
 
     def shared(self) -> Batch:
-        """Return the data set as `train_x`, `train_y`, `heldout_x`, `heldout_y`."""
-        inputs, labels = _digits()
-        cut = len(labels) - _HELDOUT_ROWS
-        return {"train_x": inputs[:cut], "train_y": labels[:cut], "heldout_x": inputs[cut:], "heldout_y": labels[cut:]}
+        """Return the data set as `train_x`, `train_y`, `heldout_x`, `heldout_y` (at most 500 examples); inputs are flat [rows, D]."""
+        return dict(_tensors(self.source, self.shape))
 
     def batch(self, shared: Batch, key: Tensor, step: Tensor) -> Batch:
         """Return x [B, D], y [B], drawn with replacement from the training rows."""

@@ -13,7 +13,7 @@ from metaopt.tasks.data import data_set
 from metaopt.tasks.data.textures import _patches
 
 NAMES = ("digits", "mnist", "faces", "textures", "mnist1d")
-ROWS = {"digits": (1437, 360), "mnist": (4000, 1000), "faces": (160, 40), "textures": (1750, 450), "mnist1d": (4000, 1000)}
+ROWS = {"digits": (1437, 360), "mnist": (4000, 1000), "faces": (160, 40), "textures": (8000, 500), "mnist1d": (4000, 1000)}
 
 
 def rows_of(inputs: torch.Tensor) -> set[bytes]:
@@ -86,11 +86,11 @@ def test_a_generated_data_set_leaves_the_global_generators_alone(tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_patches_tile_an_image() -> None:
-    image = np.arange(25 * 30, dtype=np.uint16).reshape(25, 30)
-    tiles = _patches(image)
-    assert tiles.shape == (2, 2, 12, 12)
-    assert (tiles[1, 0] == image[12:24, :12]).all()
+def test_patches_are_cut_at_the_stride() -> None:
+    image = np.arange(18 * 15, dtype=np.uint16).reshape(18, 15)
+    patches = _patches(image)
+    assert patches.shape == (6, 12, 12)
+    assert (patches[3] == image[3:15, 3:15]).all()
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,7 @@ def test_gradients_stay_finite_on_blank_images(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first import of torch's compiler
 @each_model
 def test_compiled_step_equals_eager(name: str) -> None:
     model = MODELS[name]
