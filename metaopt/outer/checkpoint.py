@@ -23,7 +23,8 @@ from metaopt.outer.storage import Storage
 
 __all__ = ["SCHEMA", "Checkpoint", "Keep", "Meta", "check_compatible", "latest", "save"]
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 2 added optional files and keys, which readers miss in checkpoints of schema 1 without harm
 MANIFEST = "manifest.json"
 _COMMIT = re.compile(r"step-(\d{8,})")
 _UNFINISHED = ".unfinished-"
@@ -214,8 +215,9 @@ def _open_manifest(path: Path) -> dict[str, Any]:
     if seal is None or _seal(manifest) != data or f"step-{manifest['step']:08d}" != path.name:
         raise CorruptCheckpointError(f"{place}: changed")
     assert isinstance(manifest, dict)
-    if manifest["schema"] != SCHEMA:
-        raise IncompatibleCheckpointError(f"{path} has checkpoint schema {manifest['schema']}, this version of metaopt reads {SCHEMA}")
+    if manifest["schema"] not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise IncompatibleCheckpointError(f"{path} has checkpoint schema {manifest['schema']}, this version of metaopt reads {known}")
     return manifest
 
 

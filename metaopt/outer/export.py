@@ -1,34 +1,68 @@
 """The artifact of a run: theta and a card that says where it comes from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metaopt.artifacts import Artifact, new_card
 from metaopt.config import Config
 from metaopt.learners.update_rules import FEATURES, Theta
+from metaopt.outer.selection import Selection
 from metaopt.outer.shards import shard_sources
 from metaopt.outer.validation import Change
+from metaopt.tasks.augmentations import Reparametrisation
 
-__all__ = ["export"]
+__all__ = ["Chosen", "export"]
 
 _HASHED_EPISODES = 8  # of each shard's first pair; episodes are endless, these let a contamination check find the template
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The theta that validation chose: outer steps done when it was met, and its mean loss with the 95 % normal interval.
+
+    The loss is that of the particles which chose it, so that it is too low on average; `Change` is measured on others.
+    """
+
+    step: int
+    loss: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(selection: Selection) -> "Chosen | None":
+        """Return what a selection chose, None if nothing."""
+        return Chosen(selection.best_step, *selection.score) if selection.best_theta else None
 
 
 def _support(config: Config) -> dict[str, list[Any]]:
     """Return what meta-training met: families, templates, horizons and re-parametrisations."""
     sources = shard_sources(config)
+    met = [horizon for source in sources for horizon in (source.stages or (source.horizon,))]
+    met += [horizon for phase in config.outer.phases[1:] if (horizon := phase.horizon)]
     support: dict[str, list[Any]] = {
         "family": sorted({source.family.name for source in sources}),
         "template": sorted({f"{source.family.name}/{source.template}" for source in sources}),
-        "horizon": [min(entry.horizon[0] for entry in config.tasks), max(entry.horizon[1] for entry in config.tasks)],
+        "horizon": [min(low for low, _ in met), max(high for _, high in met)],
     }
-    if config.augmentations.reparametrisation is not None:
-        support["reparametrisation"] = list(config.augmentations.reparametrisation)
+    for augmentation in config.augmentations.choices:
+        if isinstance(augmentation, Reparametrisation):
+            support["reparametrisation"] = list(augmentation.scale)
+        support.setdefault("augmentation", []).append(augmentation.name)
     return support
 
 
-def export(config: Config, theta: Theta, change: Change, inner_steps: int, device_hours: float, path: Path) -> None:
-    """Write the artifact of a finished run to `path`.
+def export(
+    config: Config,
+    theta: Theta,
+    change: Change,
+    outer_steps: int,
+    inner_steps: int,
+    device_hours: float,
+    path: Path,
+    chosen: Chosen | None = None,
+) -> None:
+    """Write the artifact of a finished run to `path`; `outer_steps` and `inner_steps` are those that the run made.
 
     Raises:
         UnsafeArtifactError: `path` holds something else.
@@ -36,14 +70,27 @@ def export(config: Config, theta: Theta, change: Change, inner_steps: int, devic
     options = config.learner.options
     schedule = {"warmup_frac": config.artifact.warmup_frac, "final_frac": config.artifact.final_lr_frac}
     hashes = {
-        source.family.sample(source.template, seed, source.horizon).hash
+        source.family.sample(source.template, seed, source.stages[0] if source.stages else source.horizon).hash
         for source in shard_sources(config)
         for seed in (source.draw(0, episode) for episode in range(_HASHED_EPISODES))
     }
-    scores = []
+    scores: list[dict[str, Any]] = []
     if change.difference == change.difference:  # nan where no family has meta_valid templates
         scores.append(
             {"suite": "meta_valid", "metric": "meta_loss_change", "value": change.difference, "low": change.low, "high": change.high}
+        )
+    if chosen is not None and config.validation is not None:
+        scores.append(
+            {
+                "suite": "meta_valid",
+                "metric": f"{config.validation.objective}_loss_of_selection",
+                "value": chosen.loss,
+                "low": chosen.low,
+                "high": chosen.high,
+                "outer_step": chosen.step,
+                "theta": "last" if config.outer.average is None else "average",
+                "note": "the lowest of all validations, hence flattered; meta_loss_change is measured on other particles",
+            }
         )
     card = new_card(
         config.artifact_name,
@@ -56,7 +103,7 @@ def export(config: Config, theta: Theta, change: Change, inner_steps: int, devic
             "distribution": [entry.model_dump(mode="json") for entry in config.tasks],
             "task_hashes": sorted(hashes),
             "seeds": [config.seed],
-            "outer_steps": config.outer.steps,
+            "outer_steps": outer_steps,
             "inner_steps": inner_steps,
             "device_hours": device_hours,
             "support": _support(config),

@@ -94,11 +94,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_metrics(path: Path) -> "pd.DataFrame":
-    """Return the whole rows as a table, a column for each key."""
+def read_metrics(path: Path, kind: str = "step") -> "pd.DataFrame":
+    """Return the whole rows of a kind as a table, a column for each key: those of outer steps, or those with `validation`, unpacked."""
     import pandas as pd  # slow to import, and a worker never reads metrics
 
-    return pd.DataFrame(read_rows(path))
+    rows = read_rows(path)
+    if kind == "validation":
+        return pd.DataFrame([{"step": row["step"], **row[kind]} for row in rows if kind in row])
+    return pd.DataFrame([row for row in rows if "validation" not in row])
 
 
 def _finite(value: Any, place: str, odd: dict[str, str]) -> Any:

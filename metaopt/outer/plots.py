@@ -1,12 +1,21 @@
 """PNG plots of a meta-training run, from its metrics alone."""
 
+import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_run"]
 
 _SMOOTHING = 0.95
+_SIZE = (7, 4.2)
+_NORMAL_95 = 1.96
+
+Rows = list[dict[str, Any]]
 
 
 def _smoothed(values: list[float]) -> list[float]:
@@ -20,33 +29,87 @@ def _smoothed(values: list[float]) -> list[float]:
     return out
 
 
-def plot_run(rows: list[dict[str, Any]], directory: Path) -> list[Path]:
-    """Write `meta_loss.png` and `outer_optimizer.png` and return their paths."""
-    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+def plot_run(rows: Rows, directory: Path) -> list[Path]:
+    """Write `meta_loss.png`, `outer_optimizer.png`, and with validations `validation.png`; return their paths.
 
+    Vertical lines are the borders of phases (solid) and of the curriculum's stages (dotted).
+    """
     directory.mkdir(exist_ok=True)
-    steps = [row["step"] for row in rows]
-    families = sorted({name for row in rows for name in row["families"]})
-    loss = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = loss.add_subplot()
-    for family in families:
-        values = [row["families"].get(family, float("nan")) for row in rows]
-        (line,) = axes.plot(steps, _smoothed(values), label=family)
-        axes.plot(steps, values, ".", markersize=2, alpha=0.3, color=line.get_color())
-    axes.set(xlabel="outer step", ylabel="meta-loss (1 = initialisation, 0 = solved)", title="Meta-loss of the window, by task family")
-    axes.grid(alpha=0.3)
-    axes.legend(title=f"moving average {_SMOOTHING}")
-
-    outer = Figure(figsize=(7, 4.2), layout="constrained")
-    top, bottom = outer.subplots(2, sharex=True)
-    top.plot(steps, [row["grad_norm"] for row in rows], linewidth=0.8)
-    top.set(ylabel="gradient norm", title="Outer optimizer")
-    bottom.plot(steps, [row["lr"] for row in rows])
-    bottom.set(xlabel="outer step", ylabel="outer learning rate")
-    for axes in (top, bottom):
-        axes.grid(alpha=0.3)
+    steps = [row for row in rows if "validation" not in row]
+    validations = [{"step": row["step"], **row["validation"]} for row in rows if "validation" in row]
+    figures = {"meta_loss": _meta_loss(steps), "outer_optimizer": _outer_optimizer(steps)}
+    if validations:
+        figures["validation"] = _validation(validations, steps)
     paths = []
-    for name, figure in (("meta_loss", loss), ("outer_optimizer", outer)):
+    for name, figure in figures.items():
         paths.append(directory / f"{name}.png")
         figure.savefig(paths[-1], dpi=120)
     return paths
+
+
+def _figure() -> "Figure":
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+
+    return Figure(figsize=_SIZE, layout="constrained")
+
+
+def _borders(axes: "Axes", steps: Rows) -> None:
+    """Draw a line where the phase or the stage of the curriculum changes."""
+    for key, style in (("phase", "-"), ("stage", ":")):
+        drawn = False
+        for before, after in itertools.pairwise(steps):
+            if before.get(key) != after.get(key):
+                label = None if drawn else f"next {key}"
+                axes.axvline(before["step"] + 0.5, color="0.35", linestyle=style, linewidth=1, label=label)
+                drawn = True
+
+
+def _meta_loss(steps: Rows) -> "Figure":
+    figure = _figure()
+    axes = figure.add_subplot()
+    at = [row["step"] for row in steps]
+    for family in sorted({name for row in steps for name in row["families"]}):
+        values = [row["families"].get(family, float("nan")) for row in steps]
+        (line,) = axes.plot(at, _smoothed(values), label=family)
+        axes.plot(at, values, ".", markersize=2, alpha=0.3, color=line.get_color())
+    _borders(axes, steps)
+    axes.set(xlabel="outer step", ylabel="meta-loss (1 = initialisation, 0 = solved)", title="Meta-loss of the window, by task family")
+    axes.grid(alpha=0.3)
+    axes.legend(title=f"moving average {_SMOOTHING}")
+    return figure
+
+
+def _outer_optimizer(steps: Rows) -> "Figure":
+    figure = _figure()
+    top, bottom = figure.subplots(2, sharex=True)
+    at = [row["step"] for row in steps]
+    top.plot(at, [row["grad_norm"] for row in steps], linewidth=0.8)
+    top.set(ylabel="gradient norm", title="Outer optimizer")
+    bottom.plot(at, [row["lr"] for row in steps])
+    bottom.set(xlabel="outer step", ylabel="outer learning rate")
+    for axes in (top, bottom):
+        _borders(axes, steps)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _validation(validations: Rows, steps: Rows) -> "Figure":
+    figure = _figure()
+    axes = figure.add_subplot()
+    at = [row["step"] for row in validations]
+    averaged = any("raw_loss" in row for row in validations)
+    kinds = [("loss", "loss_se", "average of theta" if averaged else "theta")]
+    if averaged:
+        kinds.append(("raw_loss", "raw_loss_se", "last theta"))
+    for value, se, label in kinds:
+        half = [_NORMAL_95 * row.get(se, float("nan")) for row in validations]
+        values = [row.get(value, float("nan")) for row in validations]
+        axes.errorbar(at, values, half, marker="o", markersize=3, capsize=2, linewidth=1, label=label)
+    best = validations[-1]["best_step"]
+    chosen = next((row["loss"] for row in validations if row["step"] == best), float("nan"))
+    axes.plot([best], [chosen], "*", markersize=14, color="C3", label=f"chosen: after {best}", zorder=3)
+    _borders(axes, steps)
+    axes.set(xlabel="outer steps done", ylabel="normalised loss", title="Meta-validation: mean and 95 % interval of its fixed particles")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

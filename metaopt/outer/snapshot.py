@@ -24,6 +24,8 @@ class Snapshot:
         quarantined: shards given up.
         totals: counters over the run (inner steps, skipped outer steps, ...).
         rows: committed rows of metrics and timing.
+        average: state of theta's running mean; None without one, as in checkpoints of schema 1.
+        selection: state of what validation chose so far; None without validation, as in checkpoints of schema 1.
     """
 
     step: int
@@ -34,10 +36,14 @@ class Snapshot:
     quarantined: list[int] = field(default_factory=list)
     totals: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    average: dict[str, Any] | None = None
+    selection: dict[str, Any] | None = None
 
     def files(self, config: Config) -> dict[str, bytes]:
         """Return the files of a checkpoint; equal states give equal bytes."""
         particles = {f"particles-{i}.safetensors": to_blob(state) for i, state in enumerate(self.shards) if state is not None}
+        optional = {"average": self.average, "selection": self.selection}
+        blobs = {f"{name}.safetensors": to_blob(state) for name, state in optional.items() if state is not None}
         pending = {"after": self.after, "quarantined": self.quarantined, "totals": self.totals}
         return {
             "theta.safetensors": to_blob(self.theta),
@@ -47,6 +53,7 @@ class Snapshot:
             "pending.json": to_json(pending),
             # Rows of timing.jsonl depend on the clock, their number does not.
             "metrics.json": to_json(self.rows),
+            **blobs,
             **particles,
         }
 
@@ -57,6 +64,10 @@ class Snapshot:
         Raises:
             CorruptCheckpointError: a file is missing or damaged.
         """
+
+        def optional(name: str) -> dict[str, Any] | None:
+            return from_blob(checkpoint.read(name)) if name in checkpoint.names else None
+
         pending = from_json(checkpoint.read("pending.json"))
         after = pending["after"]
         shards = [None if step is None else from_blob(checkpoint.read(f"particles-{i}.safetensors")) for i, step in enumerate(after)]
@@ -69,4 +80,6 @@ class Snapshot:
             quarantined=pending["quarantined"],
             totals=pending["totals"],
             rows=from_json(checkpoint.read("metrics.json")),
+            average=optional("average.safetensors"),
+            selection=optional("selection.safetensors"),
         )

@@ -203,8 +203,8 @@ def test_other_config_versions_or_schema_are_listed(two, monkeypatch):
     for difference in ("config hash c0ffee (now beef)", "torch 2.13.0 (now 2.14.0)", "python none (now 3.12)"):
         assert difference in str(caught.value)
     assert "0.1.0" not in str(caught.value)
-    monkeypatch.setattr(module, "SCHEMA", 2)
-    with pytest.raises(IncompatibleCheckpointError, match="has checkpoint schema 1, this version of metaopt reads 2"):
+    monkeypatch.setattr(module, "READABLE", (3, 4))
+    with pytest.raises(IncompatibleCheckpointError, match="has checkpoint schema 2, this version of metaopt reads 3 and 4"):
         latest(two)
 
 

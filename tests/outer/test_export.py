@@ -9,17 +9,17 @@ from metaopt import tasks
 from metaopt.artifacts import load
 from metaopt.config import load_config
 from metaopt.learners import get
-from metaopt.outer.export import export
+from metaopt.outer.export import Chosen, export
 from metaopt.outer.shards import make_learner, shard_sources
 from metaopt.outer.validation import Change
 
 CHANGE = Change(before=0.5, after=0.4, difference=-0.1, low=-0.15, high=-0.05)
 
 
-def written(tmp_path: Path, *overrides: str, change: Change = CHANGE, start: str = "quickstart"):
+def written(tmp_path: Path, *overrides: str, change: Change = CHANGE, start: str = "quickstart", chosen: Chosen | None = None):
     config = load_config(start, list(overrides))
     theta = make_learner(config).init_theta(3)
-    export(config, theta, change, inner_steps=1234, device_hours=0.5, path=tmp_path / "artifact")
+    export(config, theta, change, outer_steps=7, inner_steps=1234, device_hours=0.5, path=tmp_path / "artifact", chosen=chosen)
     return config, theta, load(str(tmp_path / "artifact"))  # checks the card against its schema and its hashes
 
 
@@ -73,3 +73,26 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     _, _, artifact = written(tmp_path, "augmentations.reparametrisation=null", change=Change(nan, nan, nan, nan, nan))
     assert artifact.card["scores"] == []
     assert "reparametrisation" not in artifact.card["training"]["support"]
+
+
+def test_card_says_which_theta_validation_chose(tmp_path: Path) -> None:
+    chosen = Chosen(step=40, loss=0.31, low=0.3, high=0.32)
+    _, _, artifact = written(tmp_path, "validation={every_steps: 20, objective: train}", "outer.average={}", chosen=chosen)
+    change, score = artifact.card["scores"]
+    assert change["metric"] == "meta_loss_change"
+    assert (score["suite"], score["metric"]) == ("meta_valid", "train_loss_of_selection")
+    assert (score["value"], score["low"], score["high"], score["outer_step"], score["theta"]) == (0.31, 0.3, 0.32, 40, "average")
+    _, _, plain = written(tmp_path / "last", "validation={every_steps: 20}", chosen=chosen)
+    assert plain.card["scores"][1]["theta"] == "last"
+
+
+def test_support_spans_the_horizons_of_stages_and_phases(tmp_path: Path) -> None:
+    stages = "outer.curriculum=[{from_frac: 0, horizon_frac: 0.5}, {from_frac: 0.5}]"
+    _, _, artifact = written(tmp_path, stages, "outer.phases=[{}, {horizon: [30, 400]}]")
+    assert artifact.card["training"]["support"]["horizon"] == [30, 400]
+    config = load_config("quickstart", [stages])
+    source = shard_sources(config)[0]
+    _, _, staged = written(tmp_path / "staged", stages)
+    met = source.family.sample(source.template, source.draw(0, 2), source.stages[0])
+    assert met.hash in staged.card["training"]["task_hashes"]
+    assert float(source.task(0, 2, 0).horizon) == met.horizon

@@ -89,3 +89,16 @@ def test_table(tmp_path):
     table = read_metrics(path)
     assert list(table.columns) == ["outer_step", "loss"]
     assert table["loss"].tolist() == [1.5, math.inf]
+
+
+def test_outer_steps_and_validations_are_two_tables(tmp_path):
+    path = tmp_path / "metrics"
+    with MetricsWriter(path) as writer:
+        writer.append({"step": 0, "validation": {"loss": 0.5, "templates": {"a/b": math.nan}}})
+        writer.append({"step": 1, "loss": 1.5})
+        writer.append({"step": 1, "validation": {"loss": math.nan, "templates": {}}})
+    assert read_metrics(path)["step"].tolist() == [1]
+    assert "validation" not in read_metrics(path).columns
+    table = read_metrics(path, "validation")
+    assert table["step"].tolist() == [0, 1]
+    assert math.isnan(table["loss"].tolist()[1])

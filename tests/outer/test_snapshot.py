@@ -76,3 +76,18 @@ def test_a_missing_shard_is_corruption(tmp_path: Path) -> None:
     state.shards[0] = None  # while `after` says that it ran
     with pytest.raises(CorruptCheckpointError, match=r"no file 'particles-0\.safetensors'"):
         Snapshot.read(commit(tmp_path, state))
+
+
+def test_average_and_selection_come_back_and_are_left_out_when_there_are_none(tmp_path: Path) -> None:
+    state = snapshot()
+    assert not {"average.safetensors", "selection.safetensors"} & state.files(CONFIG).keys()
+    bare = Snapshot.read(commit(tmp_path, state))
+    assert (bare.average, bare.selection) == (None, None)
+    state.average = {"count": 2, "weight": 1.9, "mean": {"w": torch.ones(2)}}
+    state.selection = {"validated": 4, "best": {"a/b": torch.ones(3).double()}, "given_up": ["c/d"], "last_score": None}
+    again = Snapshot.read(commit(tmp_path, state))
+    assert again.files(CONFIG) == state.files(CONFIG)
+    assert again.average is not None
+    assert again.average["weight"] == 1.9
+    assert again.selection is not None
+    assert again.selection["given_up"] == ["c/d"]
