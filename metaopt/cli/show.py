@@ -15,6 +15,7 @@ __all__ = ["command"]
 
 _SHOWN_STEPS = 12
 _SHOWN_COLUMNS = ("step", "loss", "loss_se", "grad_norm", "lr", "diverged", "skipped", "quarantined")  # 80 characters; --json has all
+_VALIDATION_COLUMNS = ("step", "loss", "loss_se", "raw_loss", "change", "change_se", "best_step", "waiting")
 
 
 @click.command("show")
@@ -36,7 +37,9 @@ def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
     from metaopt.config import load_config
 
     config = load_config(path / "config.yaml")
-    rows = _read_rows(path / "metrics.jsonl")
+    written = _read_rows(path / "metrics.jsonl")
+    rows = [row for row in written if "validation" not in row]
+    validations = [{"step": row["step"], **row["validation"]} for row in written if "validation" in row]
     commits = sorted(folder.name for folder in (path / "checkpoints").glob("step-*"))
     summary = {
         "run": str(path),
@@ -48,14 +51,20 @@ def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
         "plots": [str(plot) for plot in sorted((path / "plots").glob("*.png"))],
     }
     if as_json:
-        click.echo(json_text({**summary, "metrics": rows}))
+        click.echo(json_text({**summary, "metrics": rows, "validations": validations}))
         return
     _print_pairs(summary)
     if rows and not quiet:
-        last = len(rows) - 1
-        chosen = sorted({round(i * last / (_SHOWN_STEPS - 1)) for i in range(_SHOWN_STEPS)})
-        click.echo()
-        print_rows([{key: rows[i].get(key, "") for key in _SHOWN_COLUMNS} for i in chosen], as_json=False)
+        _print_some(rows, _SHOWN_COLUMNS)
+    if validations and not quiet:
+        _print_some(validations, _VALIDATION_COLUMNS)
+
+
+def _print_some(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    last = len(rows) - 1
+    chosen = sorted({round(i * last / (_SHOWN_STEPS - 1)) for i in range(_SHOWN_STEPS)})
+    click.echo()
+    print_rows([{key: rows[i].get(key, "") for key in columns} for i in chosen], as_json=False)
 
 
 def _show_card(name: str, as_json: bool, quiet: bool) -> None:

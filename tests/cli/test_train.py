@@ -15,8 +15,9 @@ class FakeTrain:
     """Stands for `api.train`: keeps its arguments and answers with a run."""
 
     def __init__(self, **end: Any) -> None:
-        self.run = SimpleNamespace(path=Path("runs/x"), artifact=Path("runs/x/artifact"), quarantined=0, stopped=False, change=None)
-        vars(self.run).update(end)
+        paths = {"path": Path("runs/x"), "artifact": Path("runs/x/artifact")}
+        nothing = {"quarantined": 0, "stopped": False, "change": None, "chosen": None, "ended_early": None}
+        self.run = SimpleNamespace(**{**paths, **nothing, **end})
         self.arguments: tuple[Any, ...] = ()
 
     def __call__(self, *arguments: Any) -> SimpleNamespace:
@@ -75,3 +76,15 @@ def test_the_change_in_meta_loss_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.stdout == "runs/x/artifact\n"
     last = result.stderr.splitlines()[-1]
     assert last == "meta-loss on held-out particles: 0.5 at the start, 0.4 now, change -0.1 [-0.15, -0.05]"
+
+
+def test_what_validation_decided_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = SimpleNamespace(step=40, loss=0.25, low=0.2, high=0.3)
+    monkeypatch.setattr(api, "train", FakeTrain(chosen=chosen, ended_early=70))
+    result = CliRunner().invoke(cli, ["train", "quickstart"])
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-2:] == [
+        "ended early after outer step 70: validation saw no improvement beyond its standard error",
+        "validation chose theta after outer step 40, loss 0.25 [0.2, 0.3]",
+    ]
+    assert CliRunner().invoke(cli, ["train", "quickstart", "-q"]).stderr == ""
