@@ -6,12 +6,14 @@ Batches are drawn outside the compiled step, many steps at a time: 64-bit counte
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.utils._pytree import tree_map
 
 from metaopt import seeds
 from metaopt.learners.learner import Carry, Learner
@@ -23,6 +25,8 @@ __all__ = ["BATCHES_AHEAD", "evaluation_step", "fresh_carries", "heldout_batch",
 
 BATCHES_AHEAD = 32  # steps whose batches are drawn in one go; bounds the memory that they take
 
+_BUCKETS = itertools.count()
+
 # Keys of one run, below its seed.
 _INIT, _BATCH, _HELDOUT = 0, 1, 2
 
@@ -31,7 +35,21 @@ def _vmapped(one: Callable[..., Any], theta_stacked: bool, compiled: bool) -> Ca
     keep_freed_memory()
     # (theta, numbers, shared, carry, batch): a data set is shared, everything else is per particle.
     step = vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0, 0))
-    return torch.compile(step, fullgraph=True, dynamic=False) if compiled else step
+    return torch.compile(_with_own_code(step), fullgraph=True, dynamic=False) if compiled else step
+
+
+def _with_own_code(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with a code object that no other has.
+
+    torch's compiler files compiled versions under the code object, and refuses a ninth; all vmapped functions share one. With its own, the
+    step of a bucket is compiled once, however many buckets there are, and its calls look through no others.
+    """
+
+    def bucket(*arguments: Any) -> Any:
+        return step(*arguments)
+
+    bucket.__code__ = bucket.__code__.replace(co_name=f"bucket_{next(_BUCKETS)}")
+    return bucket
 
 
 @functools.cache
@@ -84,4 +102,7 @@ def fresh_carries(learner: Learner, theta: Theta, tasks: Task, keys: Tensor, the
     def one(theta: Theta, numbers: Numbers, shared: Batch, key: Tensor) -> Carry:
         return learner.init(theta, Task(tasks.program, numbers, shared), seeds.fold_in(key, _INIT))
 
-    return vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0))(theta, tasks.numbers, tasks.shared, keys)
+    fresh = vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0))(theta, tasks.numbers, tasks.shared, keys)
+    # What is the same for all comes out as one row seen N times, with stride 0: a compiled step would be compiled again for the next carry.
+    carry: Carry = tree_map(lambda rows: rows.clone(memory_format=torch.contiguous_format), fresh)
+    return carry
