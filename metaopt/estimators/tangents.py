@@ -6,6 +6,8 @@ A forward-mode estimator wraps the learner in one whose carry holds the inner ru
 respect to theta, so that both restart, persist from window to window, and are saved together.
 """
 
+import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -59,8 +61,17 @@ def unprefixed(theta: Theta, part: str) -> Theta:
 
 def pushed(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """Return (tangents of the first output, the second output) of a function of two outputs."""
+    _load_forward_rules()
     found: Any = jvp(function, primals, tangents, has_aux=True)
     return found[1], found[2]
+
+
+@functools.cache
+def _load_forward_rules() -> None:
+    """Make torch load its forward-mode rules now: its own way of compiling them warns of a deprecation, once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def pulled(function: Callable[[Theta], Any], theta: Theta) -> tuple[Any, Callable[[Any], Theta], Any]:
