@@ -14,6 +14,7 @@ __all__ = ["UPDATE_RULE_CLAUSES", "check_update_rule"]
 
 RULE: Contract[UpdateRule] = Contract()
 _SHAPES = ((), (3,), (3, 5), (4, 4), (2, 3, 3), (2, 3, 2, 2))
+_LATE = 8  # updates: RAdam's first five have no second moment
 _CLOSE = 1e-4  # relative, float32: a batched and a single product may differ in the last bits
 
 
@@ -28,6 +29,18 @@ def _steps(rule: UpdateRule, theta: Theta, shape: tuple[int, ...], dtype: torch.
     for t in range(3):
         direction, state = rule.update(theta, param, _draw(f"grad{t}", shape, dtype), state, torch.tensor(t))
     return direction, state
+
+
+def _directions(rule: UpdateRule, theta: Theta) -> Tensor:
+    """Return all directions of enough updates for every hyperparameter to have had its effect, of a matrix and of a vector, flat."""
+    found = []
+    for shape in ((3, 5), (4,)):
+        param = _draw("param", shape, torch.float64)
+        state = rule.init_state(param)
+        for t in range(_LATE):
+            direction, state = rule.update(theta, param, _draw(f"grad{t}", shape, torch.float64), state, torch.tensor(t))
+            found.append(direction.reshape(-1))
+    return torch.cat(found)
 
 
 @RULE.clause
@@ -97,10 +110,10 @@ def batched(rule: UpdateRule) -> None:
 def overrides(rule: UpdateRule) -> None:
     """A hyperparameter found in theta takes the place of the rule's own value (`lr` is the caller's)."""
     theta = {name: value.double() for name, value in rule.init_theta(0).items()}
-    plain, _ = _steps(rule, theta, (3, 5), torch.float64)
+    plain = _directions(rule, theta)
     for name, value in rule.hyperparameters.items():
         for given in (value, 0.5 * value + 0.05):
-            other, _ = _steps(rule, {**theta, name: torch.tensor(given, dtype=torch.float64)}, (3, 5), torch.float64)
+            other = _directions(rule, {**theta, name: torch.tensor(given, dtype=torch.float64)})
             gap = float((other - plain).abs().max() / (plain.abs().max() + 1e-12))
             if given == value:
                 require(gap < _CLOSE, f"{name}={given}, its own value, changes the direction by {gap:.1e} of its size")

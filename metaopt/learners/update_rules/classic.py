@@ -17,11 +17,11 @@ from torch import Tensor
 
 from metaopt.learners.update_rules.rule import Hyper, State, Theta
 
-__all__ = ["CLASSIC", "AdamW", "ClassicRule", "one_minus_power"]
+__all__ = ["CLASSIC", "Adam", "AdamW", "ClassicRule", "Decay", "Size", "one_minus_power", "root"]
 
 Hypers = dict[str, Any]  # each a float, or a 0-d tensor from theta
-_Size = Annotated[float, Ge(0)]
-_Decay = Annotated[float, Ge(0), Lt(1)]
+Size = Annotated[float, Ge(0)]
+Decay = Annotated[float, Ge(0), Lt(1)]
 
 
 def one_minus_power(beta: Hyper, count: Tensor, like: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def _moments(h: Hypers, grad: Tensor, state: State) -> State:
     }
 
 
-def _root(v: Tensor) -> Tensor:
+def root(v: Tensor) -> Tensor:
     """Return sqrt(v) with derivative 0 at v = 0, where a weight that never had a gradient would otherwise give 0 * inf."""
     positive = v > 0
     return torch.where(positive, torch.sqrt(torch.where(positive, v, 1.0)), 0.0)
@@ -60,7 +60,7 @@ def _root(v: Tensor) -> Tensor:
 
 def _adam(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
     new = _moments(h, grad + h["weight_decay"] * param, state)
-    denominator = _root(new["v"]) / torch.sqrt(one_minus_power(h["beta2"], t + 1, param)) + h["eps"]
+    denominator = root(new["v"]) / torch.sqrt(one_minus_power(h["beta2"], t + 1, param)) + h["eps"]
     return new["m"] / one_minus_power(h["beta1"], t + 1, param) / denominator, new
 
 
@@ -75,7 +75,7 @@ def _nadam(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) -> t
     count = (t + 1).to(param.dtype)
     mu, mu_next = (h["beta1"] * (1 - 0.5 * 0.96 ** (c * h["momentum_decay"])) for c in (count, count + 1))
     product = state["mu_product"] * mu
-    denominator = _root(new["v"]) / torch.sqrt(one_minus_power(h["beta2"], t + 1, param)) + h["eps"]
+    denominator = root(new["v"]) / torch.sqrt(one_minus_power(h["beta2"], t + 1, param)) + h["eps"]
     numerator = grad * ((1 - mu) / (1 - product)) + new["m"] * (mu_next / (1 - product * mu_next))
     return numerator / denominator, {**new, "mu_product": product}
 
@@ -83,7 +83,7 @@ def _nadam(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) -> t
 def _rmsprop(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
     grad = grad + h["weight_decay"] * param
     v = h["alpha"] * state["v"] + (1 - h["alpha"]) * grad * grad
-    buffer = h["momentum"] * state["momentum"] + grad / (_root(v) + h["eps"])
+    buffer = h["momentum"] * state["momentum"] + grad / (root(v) + h["eps"])
     return buffer, {"v": v, "momentum": buffer}
 
 
@@ -133,8 +133,8 @@ class SGD(ClassicRule):
     """Gradient descent."""
 
     name: ClassVar[str] = "sgd"
-    lr: _Size = 1e-2
-    weight_decay: _Size = 0.0
+    lr: Size = 1e-2
+    weight_decay: Size = 0.0
     _formula = staticmethod(_sgd)
 
 
@@ -144,9 +144,9 @@ class Momentum(ClassicRule):
 
     name: ClassVar[str] = "momentum"
     tensors: ClassVar[tuple[str, ...]] = ("momentum",)
-    lr: _Size = 1e-2
-    momentum: _Decay = 0.9
-    weight_decay: _Size = 0.0
+    lr: Size = 1e-2
+    momentum: Decay = 0.9
+    weight_decay: Size = 0.0
     _formula = staticmethod(_momentum)
 
 
@@ -164,11 +164,11 @@ class Adam(ClassicRule):
 
     name: ClassVar[str] = "adam"
     tensors: ClassVar[tuple[str, ...]] = ("m", "v")
-    lr: _Size = 1e-3
-    beta1: _Decay = 0.9
-    beta2: _Decay = 0.999
-    eps: _Size = 1e-8
-    weight_decay: _Size = 0.0
+    lr: Size = 1e-3
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    eps: Size = 1e-8
+    weight_decay: Size = 0.0
     _formula = staticmethod(_adam)
 
 
@@ -177,7 +177,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
     name: ClassVar[str] = "adamw"
-    weight_decay: _Size = 1e-2
+    weight_decay: Size = 1e-2
     _formula = staticmethod(_adamw)
 
 
@@ -187,8 +187,8 @@ class NAdam(Adam):
 
     name: ClassVar[str] = "nadam"
     scalars: ClassVar[tuple[tuple[str, float], ...]] = (("mu_product", 1.0),)
-    lr: _Size = 2e-3
-    momentum_decay: _Size = 4e-3
+    lr: Size = 2e-3
+    momentum_decay: Size = 4e-3
     _formula = staticmethod(_nadam)
 
 
@@ -198,11 +198,11 @@ class RMSProp(ClassicRule):
 
     name: ClassVar[str] = "rmsprop"
     tensors: ClassVar[tuple[str, ...]] = ("v", "momentum")
-    lr: _Size = 1e-2
-    alpha: _Decay = 0.99
-    eps: _Size = 1e-8
-    momentum: _Decay = 0.0
-    weight_decay: _Size = 0.0
+    lr: Size = 1e-2
+    alpha: Decay = 0.99
+    eps: Size = 1e-8
+    momentum: Decay = 0.0
+    weight_decay: Size = 0.0
     _formula = staticmethod(_rmsprop)
 
 
