@@ -70,7 +70,10 @@ def test_amounts_come_from_csv_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("amounts", "message"),
-    [([1.0, np.nan, 2.0, 3.0], "amounts must be finite, got nan in row 1; drop or fill"), ([4.0] * 4, "all amounts are 4; there is nothing")],
+    [
+        ([1.0, np.nan, 2.0, 3.0], "amounts must be finite, got nan in row 1; drop or fill"),
+        ([4.0] * 4, "all amounts are 4; there is nothing"),
+    ],
 )
 def test_bad_amounts_are_named(amounts: list[float], message: str) -> None:
     with pytest.raises(ConfigError, match=f"data set 'mine': {message}"):
