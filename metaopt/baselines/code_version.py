@@ -2,23 +2,22 @@
 
 import ast
 import hashlib
+import importlib.util
 import inspect
 import io
+import sys
 import tokenize
 from functools import cache
 from importlib import import_module
 
 from metaopt import tasks
+from metaopt.tasks.floors import floor
 
-__all__ = ["code_version", "meaningful_source"]
+__all__ = ["code_version", "family_modules", "meaningful_source"]
 
-_SHARED = (
+_RUNNER = (
     "metaopt.seeds",
     "metaopt.tasks.task",
-    "metaopt.tasks.streams.arrays",
-    "metaopt.tasks.models.parts",
-    "metaopt.tasks.models.mlp",
-    "metaopt.tasks.models.conv",
     "metaopt.learners.learner",
     "metaopt.learners.update_rules.classic",
     "metaopt.learners.update_rules.rule",
@@ -26,18 +25,68 @@ _SHARED = (
     "metaopt.inner.run",
     "metaopt.baselines.runs",
 )
+_TASKS = "metaopt.tasks"
+_APART = ("metaopt.tasks.floors",)  # a table of all families: only the family's own entry counts
 
 
 @cache
 def code_version(family: str) -> str:
     """Return sixteen hex digits for the code behind the curves of one task family.
 
-    It covers the family's own module, streams and models, seeds, the runner, the learner and the classic rules. Comments, docstrings, blank
-    lines and spacing do not count; versions of Python and torch are recorded beside a curve but do not make it stale.
+    It covers `family_modules`, the family's floor, seeds, the runner, the learner and the classic rules. Comments, docstrings, blank lines
+    and spacing do not count; versions of Python and torch are recorded beside a curve but do not make it stale.
     """
-    own = type(tasks.get(family)).__module__
-    text = "\f".join(meaningful_source(inspect.getsource(import_module(name))) for name in (own, *_SHARED))
+    names = sorted({*family_modules(family), *_RUNNER})
+    text = "\f".join([*(f"{name}\n{meaningful_source(inspect.getsource(import_module(name)))}" for name in names), repr(floor(family))])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def family_modules(family: str) -> tuple[str, ...]:
+    """Return the names of the modules that make a family: where it is defined, and what that imports of `metaopt.tasks`, and so on.
+
+    Imports are read from the source, each name where it is defined and not in the package that hands it on, so that a new data set, model
+    or family changes no other family's modules.
+    """
+    found = tasks.get(family)
+    bundled = [name for name in list(sys.modules) if name.startswith(f"{_TASKS}.families.")]
+    holding = [name for name in bundled if any(value is found for value in vars(sys.modules[name]).values())]
+    waiting, known = [*holding, type(found).__module__], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in known and name not in _APART:
+            known.add(name)
+            waiting.extend(_imported(name))
+    return tuple(sorted(known))
+
+
+@cache
+def _imported(module: str) -> frozenset[str]:
+    """Return the modules of `metaopt.tasks` that define what a module imports; for a package, none."""
+    if _is_package(module):
+        return frozenset()
+    nodes = [node for node in ast.walk(_tree(module)) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_TASKS)]
+    return frozenset(_defining(str(node.module), alias.name) for node in nodes for alias in node.names)
+
+
+def _defining(module: str, name: str) -> str:
+    """Return the module in which a name that can be imported from `module` is defined."""
+    if not _is_package(module):
+        return module
+    if importlib.util.find_spec(f"{module}.{name}") is not None:
+        return f"{module}.{name}"
+    for node in _tree(module).body:
+        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
+            return _defining(str(node.module), next(alias.name for alias in node.names if (alias.asname or alias.name) == name))
+    return module
+
+
+def _is_package(module: str) -> bool:
+    return hasattr(import_module(module), "__path__")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(inspect.getsource(import_module(module)))
 
 
 def meaningful_source(source: str) -> str:

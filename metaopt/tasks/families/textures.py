@@ -2,8 +2,9 @@
 
 from metaopt.tasks.data.textures import TEXTURES
 from metaopt.tasks.families.images import classification
+from metaopt.tasks.sampling import Integers
 
 __all__ = ["TEXTURES_CONV", "TEXTURES_MLP"]
 
-TEXTURES_MLP = classification("textures_mlp", TEXTURES, "mlp")
+TEXTURES_MLP = classification("textures_mlp", TEXTURES, "mlp", space={"depth": Integers(1, 3)})  # a linear classifier learns little here
 TEXTURES_CONV = classification("textures_conv", TEXTURES, "conv")
