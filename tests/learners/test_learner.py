@@ -103,9 +103,9 @@ def test_every_learner_runs_learns_and_does_not_change_its_carry(name: str) -> N
     task, key = quadratic(60), seeds.key("run")
     learner = learners.get(name)
     theta = learner.init_theta(0)
-    if name in ("mlp", "learnable_adam", "adam", "adamw", "nadam"):  # default rates of real networks are slow here
+    if name in ("mlp", "learnable_adam", "adam", "adamw", "nadam", "radam", "muon", "lion"):  # slow at their own rates
         learner = GradientLearner(learner.rule, weight_decay=0.0)
-        scale = {"mlp": 30.0, "learnable_adam": 30.0}.get(name, 0.03)
+        scale = {"mlp": 30.0, "learnable_adam": 30.0}.get(name, 0.1)
         theta = {**theta, "lr": torch.tensor(scale)}
     carry = learner.init(theta, task, key)
     start = {k: v.clone() for k, v in carry["params"].items()}
@@ -120,7 +120,8 @@ def test_every_learner_runs_learns_and_does_not_change_its_carry(name: str) -> N
 
 def test_registry() -> None:
     assert learners.names() == (
-        "sgd", "momentum", "nesterov", "adam", "adamw", "nadam", "rmsprop", "mlp", "learnable_adam", "celo2_base",
+        "sgd", "momentum", "nesterov", "adam", "adamw", "nadam", "rmsprop", "radam", "adafactor", "muon", "lion",
+        "mlp", "learnable_adam", "celo2_base",
     )  # fmt: skip
     learner = learners.get("celo2_base", schedule="warmup_cosine", weight_decay=0.1, output="rms")
     assert (learner.schedule, learner.weight_decay, learner.rule.output) == (Schedule(0.05, 0.0), 0.1, "rms")

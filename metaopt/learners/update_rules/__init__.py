@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from metaopt.learners.update_rules import celo2, mlp
+from metaopt.learners.update_rules import celo2, classic, mlp
+from metaopt.learners.update_rules.adafactor_rule import Adafactor
 from metaopt.learners.update_rules.celo2 import Celo2Base
-from metaopt.learners.update_rules.classic import CLASSIC, ClassicRule
+from metaopt.learners.update_rules.classic import ClassicRule
 from metaopt.learners.update_rules.learnable_adam import LearnableAdam
+from metaopt.learners.update_rules.lion import Lion
 from metaopt.learners.update_rules.mlp import MLPRule
+from metaopt.learners.update_rules.muon import Muon
 from metaopt.learners.update_rules.options import checked_options
+from metaopt.learners.update_rules.radam import RAdam
 from metaopt.learners.update_rules.rule import State, Theta, UpdateRule, apply_rule, fresh_state, hyper
 from metaopt.registry import Registry
 
@@ -27,6 +31,9 @@ __all__ = [
     "get_rule",
     "hyper",
 ]
+
+# All hand-made rules: theta is empty unless a caller sweeps a hyperparameter.
+CLASSIC: dict[str, type[ClassicRule]] = {**classic.CLASSIC, **{rule.name: rule for rule in (RAdam, Adafactor, Muon, Lion)}}
 
 # Inputs of the rules that have a network, in order.
 FEATURES: dict[str, tuple[str, ...]] = {"mlp": mlp.FEATURES, "celo2_base": celo2.FEATURES}

@@ -29,10 +29,7 @@ def _adafactor(h: dict[str, Any], param: Tensor, grad: Tensor, state: State, t: 
     square = grad * grad
     means = {"v": square} if "v" in state else {"row": square.mean(-1, keepdim=True), "column": square.mean(-2, keepdim=True)}
     new = {name: state[name] + fresh * (mean - state[name]) for name, mean in means.items()}
-    if "v" in new:
-        second = new["v"]
-    else:
-        second = new["row"] @ new["column"] / new["row"].mean(-2, keepdim=True).clamp(min=tiny)
+    second = new["v"] if "v" in new else new["row"] @ new["column"] / new["row"].mean(-2, keepdim=True).clamp(min=tiny)
     direction = grad * torch.rsqrt(second.clamp(min=tiny * tiny))
     direction = direction / (_rms(direction) / h["clip"]).clamp(min=1.0)
     lr = torch.as_tensor(h["lr"], dtype=param.dtype, device=param.device)
