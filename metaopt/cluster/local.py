@@ -2,7 +2,7 @@
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -67,6 +67,9 @@ class LocalPool:
             if again is not None:
                 queue.appendleft(again)
         return ledger.results()
+
+    def balance(self, costs: Mapping[int, float], groups: Sequence[Sequence[int]] = ()) -> None:
+        """Nothing to spread over one worker."""
 
     def close(self) -> None:
         """Nothing to end."""

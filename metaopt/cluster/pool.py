@@ -143,6 +143,16 @@ class Pool(Protocol):
             ConfigError: a payload is too large for a message.
         """
 
+    def balance(self, costs: Mapping[int, float], groups: Sequence[Sequence[int]] = ()) -> None:
+        """Spread work over the workers by what it costs; call it before the first item, because work that moves leaves its state behind.
+
+        Args:
+            costs: seconds, or anything in proportion, by work id; ids without one go by their number.
+            groups: work ids that are run together; see `metaopt.cluster.placement.place`.
+
+        No result depends on it, only how long one worker waits for another.
+        """
+
     def close(self) -> None:
         """End all workers. May be called twice."""
 

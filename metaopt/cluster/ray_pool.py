@@ -13,12 +13,13 @@ import socket
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
 from metaopt.cluster.ledger import Ledger, RestartBudget
+from metaopt.cluster.placement import longest_first, place
 from metaopt.cluster.pool import (
     PoolStats,
     Recover,
@@ -118,6 +119,8 @@ class RayPool:
         self.stats = PoolStats()
         self._setup = setup
         self._threads = threads
+        self._costs: dict[int, float] = {}
+        self._places: dict[int, int] = {}
         self._slots = [_Slot(index) for index in range(workers)]
         self._owns_ray = start_ray(address, workers * threads)
         try:
@@ -139,14 +142,20 @@ class RayPool:
             check_size(item.payload, f"work item {item.work_id} of outer step {item.outer_step}")
         ledger = Ledger(items, recover, self.stats)
         orphans: deque[WorkItem] = deque()  # their worker died: whoever is free first takes them
+        by_id = {item.work_id: item for item in items}
         for slot in self._slots:
-            slot.queue = deque(sorted((item for item in items if item.work_id % self.workers == slot.index), key=lambda item: item.work_id))
+            own = [work for work in by_id if self._places.get(work, work % self.workers) == slot.index]
+            slot.queue = deque(by_id[work] for work in longest_first(own, self._costs))
         while not ledger.complete:
             for slot in self._slots:
                 self._advance(slot, ledger, orphans)
             for slot in self._arrived():
                 self._collect(slot, ledger, orphans)
         return ledger.results()
+
+    def balance(self, costs: Mapping[int, float], groups: Sequence[Sequence[int]] = ()) -> None:
+        """Place work on actors by its cost, and issue each actor's longest first; see `Pool.balance`."""
+        self._costs, self._places = dict(costs), place(costs, self.workers, groups)
 
     def close(self) -> None:
         """End all workers, and Ray when this pool started it."""
