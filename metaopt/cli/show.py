@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 _SHOWN_STEPS = 12
 _SHOWN_COLUMNS = ("step", "loss", "loss_se", "grad_norm", "lr", "diverged", "skipped", "quarantined")  # 80 characters; --json has all
-_VALIDATION_COLUMNS = ("step", "loss", "loss_se", "raw_loss", "change", "change_se", "best_step", "waiting")
+_VALIDATION_COLUMNS = ("step", "kind", "loss", "loss_se", "change", "change_se", "best_step", "waiting")
 
 
 @click.command("show")

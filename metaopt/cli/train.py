@@ -44,7 +44,10 @@ def command(
         click.echo(f"ended early after outer step {run.ended_early}: validation saw no improvement beyond its standard error", err=True)
     if run.chosen is not None and not quiet:
         interval = f"[{run.chosen.low:.4g}, {run.chosen.high:.4g}]"
-        click.echo(f"validation chose theta after outer step {run.chosen.step}, loss {run.chosen.loss:.4g} {interval}", err=True)
+        click.echo(
+            f"validation chose the {run.chosen.kind} theta after outer step {run.chosen.step}, loss {run.chosen.loss:.4g} {interval}",
+            err=True,
+        )
     if run.change is not None and not quiet:
         change = run.change
         interval = f"{change.difference:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"

@@ -19,12 +19,13 @@ _HASHED_EPISODES = 8  # of each shard's first pair; episodes are endless, these 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The theta that validation chose: outer steps done when it was met, and its mean loss with the 95 % normal interval.
+    """What validation chose: after how many outer steps, the last theta or the average, and its mean loss with the 95 % normal interval.
 
     The loss is that of the particles which chose it, so that it is too low on average; `Change` is measured on others.
     """
 
     step: int
+    kind: str
     loss: float
     low: float
     high: float
@@ -32,7 +33,7 @@ class Chosen:
     @staticmethod
     def of(selection: Selection) -> "Chosen | None":
         """Return what a selection chose, None if nothing."""
-        return Chosen(selection.best_step, *selection.score) if selection.best_theta else None
+        return Chosen(selection.best_step, selection.best_kind, *selection.score) if selection.best_theta else None
 
 
 def _support(config: Config) -> dict[str, list[Any]]:
@@ -88,7 +89,7 @@ def export(
                 "low": chosen.low,
                 "high": chosen.high,
                 "outer_step": chosen.step,
-                "theta": "last" if config.outer.average is None else "average",
+                "theta": chosen.kind,
                 "note": "the lowest of all validations, hence flattered; meta_loss_change is measured on other particles",
             }
         )

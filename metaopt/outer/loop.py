@@ -79,15 +79,16 @@ class Loop:
         return joined(self.names, self.update.theta, self.frozen)
 
     @property
-    def candidate(self) -> Theta:
-        """What would be exported now: the average of theta, or theta itself."""
-        trained = self.update.theta
-        return joined(self.names, trained if self.average is None else self.average.value(trained), self.frozen)
+    def candidates(self) -> dict[str, Theta]:
+        """What could be exported now, the first one without validation: the average of theta if there is one, and the last theta."""
+        if self.average is None:
+            return {"last": self.theta}
+        return {"average": joined(self.names, self.average.value(self.update.theta), self.frozen), "last": self.theta}
 
     @property
     def result(self) -> Theta:
-        """What a finished run exports: the best theta by validation, else the candidate."""
-        return self.selection.best_theta if self.selection.best_theta else self.candidate
+        """What a finished run exports: the best theta by validation, else the first candidate."""
+        return self.selection.best_theta or next(iter(self.candidates.values()))
 
     @property
     def finished(self) -> bool:
@@ -138,7 +139,7 @@ class Loop:
         """Make one outer step and write its row; return it."""
         begin = time.monotonic()
         if self.step >= self.phase.stop:
-            self.enter(phase_of(self.phases, self.step + 1), self.candidate)
+            self.enter(phase_of(self.phases, self.step + 1), self.theta)
         theta = self.pool.share(self.update.theta)
         results = self.pool.run([self.item(shard, theta) for shard in self.active()], self.recover)
         estimates: dict[int, MetaGradient] = {}
@@ -181,20 +182,22 @@ class Loop:
         return row
 
     def validate(self) -> bool:
-        """Measure theta and its average on the fixed particles if it is time to, and write the row; return whether it was."""
+        """Measure the candidates on the fixed particles if it is time to, and write the row; return whether it was."""
         section = self.config.validation
         due = section is not None and (self.step % section.every_steps == 0 or self.step == self.config.outer.steps)
         if section is None or not due or self.selection.validated == self.step:
             return False
         begin = time.monotonic()
-        thetas = [self.candidate] if self.average is None else [self.candidate, self.theta]
-        measured, results = measure_all(self.pool, self.step, [j for j in self.jobs if j.name not in self.selection.given_up], thetas)
+        candidates = self.candidates
+        jobs = [job for job in self.jobs if job.name not in self.selection.given_up]
+        measured, results = measure_all(self.pool, self.step, jobs, list(candidates.values()))
         for result in results:
             if result.error is not None:
                 self.selection.given_up.append(result.item.payload.job.name)
                 self.note("validation on " + result.item.payload.job.name, result)
-        numbers = self.selection.consider(self.step, thetas[0], {name: value.loss[0] for name, value in measured.items()})
-        self.metrics.append(validation_row(self.step, measured, numbers, len(self.selection.given_up)))
+        losses = {kind: {name: value.loss[k] for name, value in measured.items()} for k, kind in enumerate(candidates)}
+        numbers = self.selection.consider(self.step, candidates, losses)
+        self.metrics.append(validation_row(self.step, measured, list(candidates), numbers, len(self.selection.given_up)))
         worker_s = sum(result.seconds for result in results)
         self.timing.append({"step": self.step, "validation": True, "seconds": time.monotonic() - begin, "worker_s": worker_s})
         return True

@@ -97,19 +97,18 @@ def _validation(validations: Rows, steps: Rows) -> "Figure":
     figure = _figure()
     axes = figure.add_subplot()
     at = [row["step"] for row in validations]
-    averaged = any("raw_loss" in row for row in validations)
-    kinds = [("loss", "loss_se", "average of theta" if averaged else "theta")]
-    if averaged:
-        kinds.append(("raw_loss", "raw_loss_se", "last theta"))
-    for value, se, label in kinds:
-        half = [_NORMAL_95 * row.get(se, float("nan")) for row in validations]
-        values = [row.get(value, float("nan")) for row in validations]
-        axes.errorbar(at, values, half, marker="o", markersize=3, capsize=2, linewidth=1, label=label)
+    for kind, label, color in (("last", "last theta", "C1"), ("average", "average of theta", "C2")):
+        if "average_loss" in validations[0]:
+            axes.plot(at, [row[f"{kind}_loss"] for row in validations], "--", color=color, linewidth=1, label=label)
+    # Of the paired change: particles differ from each other far more than thetas do, and every theta meets the same ones.
+    half = [_NORMAL_95 * row.get("change_se", float("nan")) for row in validations]
+    values, label = [row["loss"] for row in validations], "the better of both" if "average_loss" in validations[0] else "theta"
+    axes.errorbar(at, values, half, marker="o", markersize=3, capsize=2, linewidth=1, color="C0", label=label)
     best = validations[-1]["best_step"]
     chosen = next((row["loss"] for row in validations if row["step"] == best), float("nan"))
     axes.plot([best], [chosen], "*", markersize=14, color="C3", label=f"chosen: after {best}", zorder=3)
     _borders(axes, steps)
-    axes.set(xlabel="outer steps done", ylabel="normalised loss", title="Meta-validation: mean and 95 % interval of its fixed particles")
+    axes.set(xlabel="outer steps done", ylabel="normalised loss", title="Meta-validation on fixed particles, 95 % interval of the change")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -33,18 +33,23 @@ def step_row(
     return {"step": step, **step_losses(estimates, families), **numbers, **wrong, **counts, **made}
 
 
-def validation_row(step: int, measured: Mapping[str, Measured], numbers: Mapping[str, Any], given_up: int) -> dict[str, Any]:
+def validation_row(
+    step: int, measured: Mapping[str, Measured], kinds: Sequence[str], numbers: Mapping[str, Any], given_up: int
+) -> dict[str, Any]:
     """Return the row of a validation after `step` outer steps.
 
     Args:
-        measured: by template; of the candidate, and then of the last theta where the candidate is the average.
-        numbers: what the selection said.
+        measured: by template.
+        kinds: what was measured, `last` and `average`, in order.
+        numbers: what the selection said; its `kind` is the one that the row's losses by template are of.
         given_up: templates that are not measured any more.
     """
-    values = [measured[name] for name in sorted(measured)]
-    row = {"templates": {name: float(measured[name].loss[0].mean()) for name in sorted(measured)}}
-    if values and len(values[0].loss) > 1:
-        raw, raw_se = paired({name: value.loss[1] for name, value in measured.items()})
-        numbers = {**numbers, "raw_loss": raw, "raw_loss_se": raw_se}
-    counts = {"diverged": sum(value.diverged[0] for value in values), "inner_steps": sum(value.inner_steps for value in values)}
-    return {"step": step, "validation": {**numbers, **row, **counts, "given_up": given_up}}
+    row: dict[str, Any] = {}
+    for k, kind in enumerate(kinds):
+        row[f"{kind}_loss"], row[f"{kind}_loss_se"] = paired({name: value.loss[k] for name, value in measured.items()})
+        row[f"{kind}_diverged"] = sum(value.diverged[k] for value in measured.values())
+    row["templates"] = {name: float(measured[name].loss[kinds.index(numbers["kind"])].mean()) for name in sorted(measured)}
+    return {
+        "step": step,
+        "validation": {**numbers, **row, "given_up": given_up, "inner_steps": sum(m.inner_steps for m in measured.values())},
+    }

@@ -51,7 +51,7 @@ def test_run_as_json_has_every_complete_row(run: Path) -> None:
 
 
 def test_validations_have_a_table_of_their_own(run: Path) -> None:
-    numbers = {"loss": 0.5, "loss_se": 0.01, "best_step": 5, "waiting": 1, "templates": {"a/b": 0.5}}
+    numbers = {"kind": "last", "loss": 0.5, "loss_se": 0.01, "best_step": 5, "waiting": 1, "templates": {"a/b": 0.5}}
     with open(run / "metrics.jsonl", "w") as file:
         for step in range(1, 31):
             file.write(json.dumps({"step": step, "loss": 1.0 / step, "families": {"a": 1}}) + "\n")
@@ -61,8 +61,8 @@ def test_validations_have_a_table_of_their_own(run: Path) -> None:
     assert "30 of 40" in text
     steps, validations = ([line.split() for line in part.splitlines()] for part in text.split("\n\n")[1:])
     assert (len(steps), len(validations)) == (13, 7)
-    assert validations[0][:3] == ["step", "loss", "loss_se"]
-    assert validations[-1][:3] == ["30", "0.5", "0.01"]
+    assert validations[0][:3] == ["step", "kind", "loss"]
+    assert validations[-1][:3] == ["30", "last", "0.5"]
     shown = json.loads(CliRunner().invoke(cli, ["show", "run", "--json"]).stdout)
     assert [row["step"] for row in shown["validations"]] == [5, 10, 15, 20, 25, 30]
     assert len(shown["metrics"]) == 30

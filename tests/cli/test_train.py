@@ -79,12 +79,12 @@ def test_the_change_in_meta_loss_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_validation_decided_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = SimpleNamespace(step=40, loss=0.25, low=0.2, high=0.3)
+    chosen = SimpleNamespace(step=40, kind="average", loss=0.25, low=0.2, high=0.3)
     monkeypatch.setattr(api, "train", FakeTrain(chosen=chosen, ended_early=70))
     result = CliRunner().invoke(cli, ["train", "quickstart"])
     assert result.exit_code == 0
     assert result.stderr.splitlines()[-2:] == [
         "ended early after outer step 70: validation saw no improvement beyond its standard error",
-        "validation chose theta after outer step 40, loss 0.25 [0.2, 0.3]",
+        "validation chose the average theta after outer step 40, loss 0.25 [0.2, 0.3]",
     ]
     assert CliRunner().invoke(cli, ["train", "quickstart", "-q"]).stderr == ""

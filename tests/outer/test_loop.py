@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,19 @@ from metaopt.outer import checkpoint, shards, trainer
 from metaopt.outer.snapshot import Snapshot
 
 EVERYTHING = {
-    "tasks": "[{family: quadratic, shards: 3, horizon: [12, 40]}]",
-    "outer.steps": "20",
+    "tasks": "[{family: quadratic, shards: 3, horizon: [6, 20]}]",
+    "outer.steps": "12",
     "outer.shard_particles": "2",
     "outer.shards_per_step": "2",
-    "outer.estimator.window": "10",
+    "outer.estimator.window": "5",
     "outer.optimizer.weight_decay": "0.1",
-    "outer.phases": "[{share: 3, train: ['w*', 'b*']}, {share: 2, train: [log_step], lr: 0.01, horizon: [10, 20]}]",
+    "outer.phases": "[{share: 2, train: ['w*', 'b*']}, {share: 1, train: [log_step], lr: 0.01, horizon: [5, 10]}]",
     "outer.curriculum": "[{from_frac: 0, horizon_frac: 0.4, template_frac: 0.5}, {from_frac: 0.35}]",
     "outer.average": "{decay: 0.9, start_frac: 0.2}",
-    "validation": "{every_steps: 4, particles: 2, horizon: 12}",
-    "checkpoint.every_steps": "3",
+    "validation": "{every_steps: 3, particles: 2, horizon: 8}",
+    "checkpoint.every_steps": "2",
 }
-PHASE_BORDER, STAGE_BORDER, VALIDATION = 12, 7, 8
+STEPS, PHASE_BORDER, STAGE_BORDER, VALIDATION = 12, 8, 5, 6
 
 
 def config(**changes: str) -> Config:
@@ -62,6 +63,14 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> dict[int, Snapshot]:
     return seen
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_plots() -> Iterator[None]:
+    """They take as long as the run, and `test_plots` and `test_trainer` draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "plot_run", lambda rows, directory: [])
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
@@ -79,7 +88,7 @@ def test_a_phase_changes_what_it_trains_and_no_bit_of_the_rest(tmp_path: Path, m
     trainer.train(ours, tmp_path / "run")
     thetas = {step: snapshot.theta for step, snapshot in seen.items()} | {0: shards.make_learner(ours).init_theta(0)}
     weights = ("w0", "b0", "w1", "b1", "w2", "b2")
-    for step in range(1, 21):
+    for step in range(1, STEPS + 1):
         first = step <= PHASE_BORDER
         assert list(thetas[step]) == list(thetas[0])
         assert equal(thetas[step], thetas[step - 1], "log_step") == [first]
@@ -87,14 +96,14 @@ def test_a_phase_changes_what_it_trains_and_no_bit_of_the_rest(tmp_path: Path, m
     assert seen[1].outer["optimizer"]["state"][0]["exp_avg"].numel() == sum(thetas[0][name].numel() for name in weights)
     # Nothing is kept for what is frozen: no state of the optimizer, and by PES no noise of the running episodes.
     count = thetas[0]["log_step"].numel()
-    assert seen[20].outer["optimizer"]["state"][0]["exp_avg"].numel() == count
-    state = next(state for state in seen[20].shards if state is not None)
+    assert seen[STEPS].outer["optimizer"]["state"][0]["exp_avg"].numel() == count
+    state = next(state for state in seen[STEPS].shards if state is not None)
     assert state["accumulated"].shape == (2, count)
 
 
 def test_each_phase_warms_up_to_its_own_step_size(undisturbed: Path) -> None:
     steps, _ = rows(undisturbed)
-    assert [row["phase"] for row in steps] == [0] * PHASE_BORDER + [1] * (20 - PHASE_BORDER)
+    assert [row["phase"] for row in steps] == [0] * PHASE_BORDER + [1] * (STEPS - PHASE_BORDER)
     lr = [row["lr"] for row in steps]
     assert lr[0] == pytest.approx(0.003 / 10)  # quickstart warms up over 10 steps
     assert lr[PHASE_BORDER] == pytest.approx(0.01 / 10)
@@ -113,48 +122,55 @@ def test_the_curriculum_says_which_shards_work_and_how_long_runs_are(tmp_path: P
     kept = snapshots(monkeypatch)
     changes = {"outer__phases": None, "outer__shards_per_step": "null", "checkpoint__every_steps": "1", "validation": "null"}
     run = trainer.train(config(**changes), tmp_path / "run")
-    assert run.metrics["stage"].tolist() == [0] * STAGE_BORDER + [1] * (20 - STAGE_BORDER)
+    assert run.metrics["stage"].tolist() == [0] * STAGE_BORDER + [1] * (STEPS - STAGE_BORDER)
     early, late = ({shard for step, shard in seen if (step < STAGE_BORDER) == flag} for flag in (True, False))
     assert early < late == {0, 1, 2}
     lengths = [max(state["pairs"]["length"]) for state in kept[STAGE_BORDER].shards if state is not None]
-    assert max(lengths) <= 16  # 0.4 of 40
-    assert max(max(state["pairs"]["length"]) for state in kept[20].shards if state is not None) > 16
-    assert {stage for state in kept[20].shards if state is not None for stage in state["pairs"]["stage"]} <= {0, 1}
+    assert max(lengths) <= 8  # 0.4 of 20
+    assert max(max(state["pairs"]["length"]) for state in kept[STEPS].shards if state is not None) > 8
+    assert {stage for state in kept[STEPS].shards if state is not None for stage in state["pairs"]["stage"]} <= {0, 1}
 
 
 def test_the_average_is_of_the_thetas_since_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = snapshots(monkeypatch)
     changes = {"outer__phases": None, "validation": "null", "checkpoint__every_steps": "1", "outer__average": "{decay: 1, start_frac: 0.5}"}
     trainer.train(config(**changes), tmp_path / "run")
-    tail = [seen[step].theta for step in range(11, 21)]
+    tail = [seen[step].theta for step in range(7, 13)]
     exported = load(str(tmp_path / "run/artifact")).weights
     for name in exported:
         torch.testing.assert_close(exported[name], torch.stack([theta[name] for theta in tail]).mean(0), rtol=1e-5, atol=1e-7)
-    assert seen[10].average["count"] == 0
+    assert seen[6].average["count"] == 0
 
 
-def test_the_next_phase_starts_from_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_average_changes_nothing_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each phase has a mean of its own, and starts from the last theta of the one before."""
     seen = snapshots(monkeypatch)
-    trainer.train(config(validation="null", checkpoint__every_steps="1"), tmp_path / "run")
-    mean = seen[PHASE_BORDER].average["mean"]
-    assert seen[PHASE_BORDER].average["count"] == PHASE_BORDER - 3  # from 0.2 of 12 steps on
-    assert all(equal(seen[PHASE_BORDER + 1].theta, mean, *mean))
-    assert not all(equal(seen[PHASE_BORDER].theta, mean, *mean))
-    assert seen[PHASE_BORDER + 1].average["count"] == 0
+    trainer.train(config(validation="null", checkpoint__every_steps="1"), tmp_path / "with")
+    theta, count = {step: s.theta for step, s in seen.items()}, {step: s.average["count"] for step, s in seen.items()}
+    trainer.train(config(validation="null", checkpoint__every_steps="1", outer__average="null"), tmp_path / "without")
+    assert all(all(equal(theta[step], seen[step].theta, *theta[step])) for step in range(1, STEPS + 1))
+    assert count[PHASE_BORDER] == PHASE_BORDER - 2  # from 0.2 of 8 steps on
+    assert [count[PHASE_BORDER + i] for i in range(1, 5)] == [0, 1, 2, 3]
 
 
 def test_validation_rows_and_what_is_exported(undisturbed: Path) -> None:
     _, validations = rows(undisturbed)
-    assert [row["step"] for row in validations] == [0, 4, 8, 12, 16, 20]
+    assert [row["step"] for row in validations] == [0, 3, 6, 9, 12]
     best = min(validations, key=lambda row: row["validation"]["loss"])
     assert validations[-1]["validation"]["best_step"] == best["step"]
     assert all(row["validation"]["given_up"] == 0 for row in validations)
-    assert validations[0]["validation"]["loss"] == pytest.approx(validations[0]["validation"]["raw_loss"], rel=1e-5)  # the start alone
-    assert len({row["validation"]["raw_loss"] for row in validations}) == 6
+    for row in (row["validation"] for row in validations):
+        assert row["loss"] == min(row["last_loss"], row["average_loss"]) == row[f"{row['kind']}_loss"]
+    first = validations[0]["validation"]
+    assert first["last_loss"] == pytest.approx(first["average_loss"], rel=1e-5)  # there is no average yet
+    assert len({row["validation"]["last_loss"] for row in validations}) == 5
     card = load(str(undisturbed / "artifact")).card
     change, chosen = card["scores"]
     assert (change["metric"], chosen["metric"]) == ("meta_loss_change", "heldout_loss_of_selection")
-    assert (chosen["outer_step"], chosen["value"], chosen["theta"]) == (best["step"], best["validation"]["loss"], "average")
+    assert (chosen["outer_step"], chosen["value"], chosen["theta"]) == (
+        best["step"],
+        *(best["validation"][key] for key in ("loss", "kind")),
+    )
     assert chosen["low"] < chosen["value"] < chosen["high"]
     assert "other particles" in chosen["note"]
 
@@ -169,7 +185,7 @@ def test_the_artifact_is_the_best_theta_and_its_commit_is_kept(tmp_path: Path, m
     assert kept["score"] == run.chosen.loss
     assert kept["score"] == min(manifest["score"] for manifest in manifests.values() if manifest["score"] is not None)
     assert run.validations["loss"].min() == run.chosen.loss
-    assert len(run.metrics) == 20
+    assert len(run.metrics) == STEPS
 
 
 def test_the_change_is_measured_on_what_is_exported_with_other_particles(tmp_path: Path) -> None:
@@ -183,11 +199,11 @@ def test_the_change_is_measured_on_what_is_exported_with_other_particles(tmp_pat
 
 
 def test_the_end_of_patience_ends_the_run_with_an_artifact_and_a_resume_does_not_go_on(tmp_path: Path) -> None:
-    ours = config(outer__optimizer__lr="3", outer__phases=None, validation="{every_steps: 2, particles: 2, horizon: 12, patience: 2}")
+    ours = config(outer__optimizer__lr="3", outer__phases=None, validation="{every_steps: 2, particles: 2, horizon: 8, patience: 2}")
     run = trainer.train(ours, tmp_path / "run")
     steps, validations = rows(tmp_path / "run")
     assert run.ended_early == len(steps) == validations[-1]["step"]
-    assert run.ended_early < 20
+    assert run.ended_early < STEPS
     assert [row["validation"]["waiting"] for row in validations][-3:] == [0, 1, 2]
     assert not run.stopped
     assert load(str(run.artifact)).card["training"]["outer_steps"] == run.ended_early
@@ -197,7 +213,7 @@ def test_the_end_of_patience_ends_the_run_with_an_artifact_and_a_resume_does_not
     assert committed(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("stop_after", [1, STAGE_BORDER, VALIDATION, PHASE_BORDER, PHASE_BORDER + 1])
+@pytest.mark.parametrize("stop_after", [STAGE_BORDER, PHASE_BORDER, PHASE_BORDER + 1])
 def test_stop_and_resume_is_bitwise(undisturbed: Path, tmp_path: Path, stop_after: int) -> None:
     def stop(what: str, done: int, total: int, numbers: object = None) -> None:
         if done == stop_after:
@@ -225,7 +241,7 @@ def test_a_stop_leaves_validation_to_the_resumed_run(undisturbed: Path, tmp_path
 
     monkeypatch.setattr(Loop, "advance", advance)
     assert trainer.train(config(), tmp_path / "run").stopped
-    assert [row["step"] for row in rows(tmp_path / "run")[1]] == [0, 4]
+    assert [row["step"] for row in rows(tmp_path / "run")[1]] == [0, 3]
     monkeypatch.undo()
     trainer.train(config(), tmp_path / "run", resume=True)
     got = committed(tmp_path / "run")
@@ -238,7 +254,7 @@ def test_work_that_fails_once_leaves_no_trace(undisturbed: Path, tmp_path: Path,
 
     def handle(self, item):
         value = honest(self, item)
-        if item.outer_step in (4, 6, STAGE_BORDER + 1, PHASE_BORDER, PHASE_BORDER + 2) and item.attempt == 0:
+        if item.outer_step in (3, STAGE_BORDER, VALIDATION, PHASE_BORDER, PHASE_BORDER + 2) and item.attempt == 0:
             raise RuntimeError("after the work was done, before the reply")
         return value
 
@@ -261,7 +277,7 @@ def test_a_validation_template_that_always_fails_is_given_up(tmp_path: Path, mon
     run = trainer.train(config(), tmp_path / "run")
     assert len(tried) == 3  # attempts of the first validation, and never again
     assert run.quarantined == 1
-    assert run.validations["given_up"].tolist() == [1] * 6
+    assert run.validations["given_up"].tolist() == [1] * 5
     assert run.chosen is not None
     assert math.isfinite(run.chosen.loss)
     assert run.change is not None
@@ -275,13 +291,13 @@ def test_a_checkpoint_of_schema_1_goes_on(tmp_path: Path) -> None:
     run_dir = tmp_path / "old"
 
     def stop(what: str, done: int, total: int, numbers: object = None) -> None:
-        if done == 7:
+        if done == 5:
             signal.raise_signal(signal.SIGTERM)
 
     trainer.train(ours, run_dir, progress=stop)
     _as_schema_1(run_dir / "checkpoints", ours)
     trainer.train(ours, run_dir, resume=True)
-    newest = "step-00000020/"
+    newest = "step-00000012/"
     assert all(committed(run_dir)[name] == data for name, data in committed(tmp_path / "new").items() if name.startswith(newest))
     assert committed(run_dir)["metrics"] == committed(tmp_path / "new")["metrics"]
 

@@ -31,14 +31,14 @@ def test_moving_average_is_bias_corrected_and_bridges_gaps() -> None:
 
 def test_validations_get_a_plot_of_their_own(tmp_path: Path) -> None:
     def validation(step: int, loss: float, **more: object) -> dict[str, object]:
-        return {"step": step, "validation": {"loss": loss, "loss_se": 0.01, "best_step": 0 if step < 2 else 2, **more}}
+        return {"step": step, "validation": {"loss": loss, "change_se": 0.01, "last_loss": loss, "best_step": 0 if step < 2 else 2, **more}}
 
     steps = [row(i, quadratic=0.5) | {"phase": i // 3, "stage": i // 2} for i in range(1, 5)]
     rows = [validation(0, 0.5), *steps[:2], validation(2, 0.3), *steps[2:], validation(4, math.nan)]
     paths = plot_run(rows, tmp_path / "plots")
     assert [path.name for path in paths] == ["meta_loss.png", "outer_optimizer.png", "validation.png"]
     assert all(path.read_bytes().startswith(PNG) and path.stat().st_size > 5000 for path in paths)
-    with_average = [validation(0, 0.5, raw_loss=0.5, raw_loss_se=0.01), *steps, validation(4, 0.4, raw_loss=0.6, raw_loss_se=0.01)]
+    with_average = [validation(0, 0.5, average_loss=0.5), *steps, validation(4, 0.4, average_loss=0.6)]
     assert len(plot_run(with_average, tmp_path / "plots")) == 3
 
 

@@ -19,11 +19,14 @@ def theta(step: int) -> dict[str, torch.Tensor]:
     return {"w": torch.tensor(float(step))}
 
 
+def consider(selection: Selection, step: int, values: dict[str, torch.Tensor]) -> dict:
+    """Take in a validation of the last theta alone."""
+    return selection.consider(step, {"last": theta(step)}, {"last": values})
+
+
 def run(levels: list[float], patience: int | None = None) -> tuple[Selection, list[dict]]:
-    selection, rows = Selection(patience), []
-    for i, level in enumerate(levels):
-        rows.append(selection.consider(10 * i, theta(10 * i), losses(level)))
-    return selection, rows
+    selection = Selection(patience)
+    return selection, [consider(selection, 10 * i, losses(level)) for i, level in enumerate(levels)]
 
 
 def test_the_lowest_loss_is_best_and_the_first_of_equals() -> None:
@@ -48,12 +51,12 @@ def test_waiting_counts_validations_since_an_improvement_and_small_ones_add_up()
     assert [row["waiting"] for row in run([0.9, 0.8, 0.8, 0.85, 0.7])[1]] == [0, 0, 1, 2, 0]
     noisy = torch.tensor([0.3, -0.3, 0.1, -0.1], dtype=torch.float64)
     selection = Selection(2)
-    selection.consider(0, theta(0), losses(0.9))
+    consider(selection, 0, losses(0.9))
     se = math.sqrt(2 * float((noisy - SPREAD).var()) / 4) / 2
-    row = selection.consider(1, theta(1), losses(0.9 - 0.6 * se, noisy))
+    row = consider(selection, 1, losses(0.9 - 0.6 * se, noisy))
     assert row["change_se"] == pytest.approx(se)
     assert (row["improved"], row["waiting"], row["best_step"]) == (False, 1, 1)  # the best, but not beyond its standard error
-    row = selection.consider(2, theta(2), losses(0.9 - 1.2 * se, noisy))  # measured from the anchor, not from the last one
+    row = consider(selection, 2, losses(0.9 - 1.2 * se, noisy))  # measured from the anchor, not from the last one
     assert (row["improved"], row["waiting"], row["best_step"]) == (True, 0, 2)
 
 
@@ -64,12 +67,12 @@ def test_patience_ends_the_run_and_null_never_does() -> None:
 
 def test_a_job_that_was_given_up_counts_for_nobody() -> None:
     selection = Selection()
-    selection.consider(0, theta(0), {"a": 0.5 + SPREAD, "b": 9.0 + SPREAD})
-    row = selection.consider(1, theta(1), {"a": 0.6 + SPREAD})
+    consider(selection, 0, {"a": 0.5 + SPREAD, "b": 9.0 + SPREAD})
+    row = consider(selection, 1, {"a": 0.6 + SPREAD})
     assert row["best_step"] == 0  # on what both were measured on
     assert row["change"] == pytest.approx(0.1)
     assert selection.score[0] == pytest.approx(0.5)
-    row = selection.consider(2, theta(2), {})
+    row = consider(selection, 2, {})
     assert math.isnan(row["loss"])
     assert selection.last_score is None
     assert not row["improved"]
@@ -81,7 +84,20 @@ def test_state_continues_exactly() -> None:
     half, _ = run(levels[:3], patience=4)
     again = Selection.of(4, from_blob(to_blob(half.state())))
     for i in (3, 4):
-        again.consider(10 * i, theta(10 * i), losses(levels[i]))
+        consider(again, 10 * i, losses(levels[i]))
     assert to_blob(again.state()) == to_blob(whole.state())
     assert again.patience == 4
     assert Selection.of(None, None).validated == -1
+
+
+def test_the_better_of_theta_and_its_average_is_the_candidate() -> None:
+    selection, both = Selection(), {"average": theta(-1), "last": theta(1)}
+    row = selection.consider(0, both, {"average": losses(0.5), "last": losses(0.4)})
+    assert (row["kind"], selection.best_kind) == ("last", "last")
+    assert float(selection.best_theta["w"]) == 1.0
+    row = selection.consider(1, both, {"average": losses(0.3), "last": losses(0.4)})
+    assert (row["kind"], row["loss"], selection.best_kind) == ("average", pytest.approx(0.3), "average")
+    assert float(selection.best_theta["w"]) == -1.0
+    row = selection.consider(2, both, {"average": losses(0.35), "last": losses(0.35)})
+    assert row["kind"] == "average"  # of equals
+    assert selection.last_score == pytest.approx(0.35)
