@@ -61,7 +61,7 @@ def test_learnable_adam_in_every_meta_parameter() -> None:
     assert all(grads.values())
 
 
-@pytest.mark.parametrize("name", ["mlp", "celo2_base"])
+@pytest.mark.parametrize("name", ["mlp", "celo2_base", "small_fc", "celo2", "nn_adam", "star"])
 def test_learned_rules_along_random_directions(name: str) -> None:
     learner = learners.get(name, start="random")
     theta = {key: value.double() for key, value in learner.init_theta(4).items()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import metaopt
 from metaopt.artifacts import Artifact, new_card
 from metaopt.errors import ConfigError, UnsafeArtifactError
-from metaopt.learners.update_rules import RULES, apply_rule, get_rule
+from metaopt.learners.update_rules import CLASSIC, RULES, apply_rule, get_rule
 from metaopt.optim import LearnedOptimizer, learned
 
 SHAPES = ((), (5,), (3, 4), (3, 4), (4, 4), (2, 3, 4), (2, 3, 2, 2))
@@ -316,7 +316,7 @@ def test_memory_of_state_is_what_the_rule_asks_for() -> None:
     assert stored == 24 * 2 * 64 * 64
 
 
-@pytest.mark.parametrize("rule", ["mlp", "learnable_adam", "celo2_base"])
+@pytest.mark.parametrize("rule", [name for name in RULES if name not in CLASSIC])
 def test_learned_rules_train_a_model_from_their_hand_set_start(rule: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))

@@ -2,27 +2,34 @@
 
 from typing import Any
 
-from metaopt.learners.update_rules import celo2, classic, mlp
+from metaopt.learners.update_rules import celo2, classic, mlp, nn_adam, small_fc, star
 from metaopt.learners.update_rules.adafactor_rule import Adafactor
-from metaopt.learners.update_rules.celo2 import Celo2Base
+from metaopt.learners.update_rules.celo2 import Celo2, Celo2Base
 from metaopt.learners.update_rules.classic import ClassicRule
 from metaopt.learners.update_rules.learnable_adam import LearnableAdam
 from metaopt.learners.update_rules.lion import Lion
 from metaopt.learners.update_rules.mlp import MLPRule
 from metaopt.learners.update_rules.muon import Muon
+from metaopt.learners.update_rules.nn_adam import NNAdam
 from metaopt.learners.update_rules.options import checked_options
 from metaopt.learners.update_rules.radam import RAdam
 from metaopt.learners.update_rules.rule import State, Theta, UpdateRule, apply_rule, fresh_state, hyper
+from metaopt.learners.update_rules.small_fc import SmallFC
+from metaopt.learners.update_rules.star import Star
 from metaopt.registry import Registry
 
 __all__ = [
     "CLASSIC",
     "FEATURES",
     "RULES",
+    "Celo2",
     "Celo2Base",
     "ClassicRule",
     "LearnableAdam",
     "MLPRule",
+    "NNAdam",
+    "SmallFC",
+    "Star",
     "State",
     "Theta",
     "UpdateRule",
@@ -36,7 +43,14 @@ __all__ = [
 CLASSIC: dict[str, type[ClassicRule]] = {**classic.CLASSIC, **{rule.name: rule for rule in (RAdam, Adafactor, Muon, Lion)}}
 
 # Inputs of the rules that have a network, in order.
-FEATURES: dict[str, tuple[str, ...]] = {"mlp": mlp.FEATURES, "celo2_base": celo2.FEATURES}
+FEATURES: dict[str, tuple[str, ...]] = {
+    "mlp": mlp.FEATURES,
+    "small_fc": small_fc.FEATURES,
+    "celo2_base": celo2.FEATURES,
+    "celo2": celo2.FEATURES,
+    "nn_adam": nn_adam.FEATURES,
+    "star": star.FEATURES,
+}
 
 RULES: Registry[type[UpdateRule]] = Registry(
     "update rule",
@@ -46,6 +60,10 @@ RULES: Registry[type[UpdateRule]] = Registry(
         "mlp": MLPRule,
         "learnable_adam": LearnableAdam,
         "celo2_base": Celo2Base,
+        "small_fc": SmallFC,
+        "celo2": Celo2,
+        "nn_adam": NNAdam,
+        "star": Star,
     },
 )
 

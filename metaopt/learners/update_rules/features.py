@@ -15,24 +15,29 @@ from metaopt.learners.update_rules.rule import State, Theta
 
 __all__ = [
     "TIME_SCALES",
+    "Decays",
     "factored_moments",
     "init_factored",
     "moving_average",
     "network",
     "random_network",
     "signal_path",
+    "silent_output",
     "time_features",
 ]
 
 # Weights whose hidden activations stay in a CPU core's cache; larger tensors go through the network in pieces.
 _CPU_COLUMNS = 1 << 14
 
+Decays = tuple[float, ...] | Tensor  # constants, or [K] where they are learned
+
 TIME_SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 
 
-def moving_average(state: Tensor, value: Tensor, decays: tuple[float, ...]) -> Tensor:
+def moving_average(state: Tensor, value: Tensor, decays: Decays) -> Tensor:
     """Return decay * state + (1 - decay) * value for each decay; state [len(decays), *shape], value [*shape]."""
-    decay = torch.tensor(decays, dtype=value.dtype, device=value.device).reshape(-1, *[1] * value.dim())
+    decay = decays if isinstance(decays, Tensor) else torch.tensor(decays, dtype=value.dtype, device=value.device)
+    decay = decay.reshape(-1, *[1] * value.dim())
     return decay * state + (1 - decay) * value
 
 
@@ -61,7 +66,7 @@ def init_factored(param: Tensor, count: int) -> State:
     return {"row": param.new_zeros((count, *row)), "column": param.new_zeros((count, *column))}
 
 
-def factored_moments(grad: Tensor, state: State, decays: tuple[float, ...]) -> tuple[State, Tensor, Tensor, Tensor]:
+def factored_moments(grad: Tensor, state: State, decays: Decays) -> tuple[State, Tensor, Tensor, Tensor]:
     """Return (state, factor, row, column): `factor` [K, *shape] approximates 1 / sqrt(second moment) for each of K decays.
 
     `row` and `column` are the accumulators expanded to [K, *shape]. For rank <= 1 both are the dense second moment.
@@ -117,6 +122,12 @@ def signal_path(theta: Theta, feature: int) -> Theta:
         for unit in range(2):
             weight[unit, source[unit]] = signs[unit]
     return out
+
+
+def silent_output(theta: Theta) -> Theta:
+    """Return the network with weights and biases of its last layer zero: every output is 0, whatever the hidden layers compute."""
+    last = max(int(name[1:]) for name in theta if name.startswith("w"))
+    return {name: torch.zeros_like(value) if name in (f"w{last}", f"b{last}") else value for name, value in theta.items()}
 
 
 def network(theta: Theta, features: Tensor, scale: Tensor, constants: Tensor | None = None) -> Tensor:
