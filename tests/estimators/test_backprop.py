@@ -184,11 +184,15 @@ torch.set_num_threads(1)
 from metaopt import learners
 from metaopt.estimators import FullBackprop
 from tests.estimators.float64 import source
+
+def used(horizon):
+    episodes = source(horizon, "digits_mlp", "48-silu-b128").episodes
+    FullBackprop(checkpoint_steps=int(sys.argv[1])).build(learner, episodes, 4, 0).estimate(learner.init_theta(0), 0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
 learner = learners.get("learnable_adam")
-episodes = source(196, "digits_mlp", "48-silu-b128").episodes
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-FullBackprop(checkpoint_steps=int(sys.argv[1])).build(learner, episodes, 4, 0).estimate(learner.init_theta(0), 0)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+base = used(2)
+print((used(196) - base) / 1024)
 """
 
 
