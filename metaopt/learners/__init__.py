@@ -3,22 +3,32 @@
 from typing import Any
 
 from metaopt.errors import ConfigError
+from metaopt.learners.lbfgs import LBFGS
 from metaopt.learners.learner import SCHEDULES, Carry, GradientLearner, Learner, Schedule, StepRecord, named_schedule, schedule_factor
+from metaopt.learners.prodigy import Prodigy
+from metaopt.learners.schedule_free import ScheduleFreeAdamW
 from metaopt.learners.update_rules import RULES, UpdateRule, get_rule
+from metaopt.learners.whole_model import WholeModelLearner
 
 __all__ = [
     "SCHEDULES",
+    "WHOLE_MODEL",
     "Carry",
     "GradientLearner",
     "Learner",
     "Schedule",
     "StepRecord",
+    "WholeModelLearner",
     "get",
     "named_schedule",
     "names",
     "register",
     "schedule_factor",
 ]
+
+
+# Hand-made learners that are no update rules, because they look at all tensors at once.
+WHOLE_MODEL: dict[str, type[WholeModelLearner]] = {learner.name: learner for learner in (ScheduleFreeAdamW, Prodigy, LBFGS)}
 
 
 def register(rule: type[UpdateRule]) -> type[UpdateRule]:
