@@ -26,6 +26,11 @@ def check_between_sections(config: "Config") -> None:
     shortest, window = min(task.horizon[0] for task in config.tasks), config.outer.estimator.recipe.window
     if window > shortest:
         raise config_error(("outer", "estimator", "window"), f"must be <= {shortest}, the shortest horizon of the tasks, got {window}")
+    families = sorted({task.family for task in config.tasks})
+    if (costs := config.outer.costs) is not None and sorted(costs) != families:
+        raise config_error(
+            ("outer", "costs"), f"must have a cost for each family of tasks ({', '.join(families)}), got {', '.join(costs) or 'none'}"
+        )
     _check_phases(config, window)
     _check_validation(config)
 

@@ -85,7 +85,11 @@ class AverageConfig(Section):
 
 
 class OuterConfig(Section):
-    """The outer loop. `shards_per_step` is null for all; `max_skipped` non-finite steps in a row stop the run."""
+    """The outer loop. `shards_per_step` is null for all; `max_skipped` non-finite steps in a row stop the run.
+
+    `mixing` says what `shards_per_step` makes equal: how often each shard works, the inner steps of families, or their computing time. The
+    last needs `costs`, of one estimate by family, in any unit (null: measured when the run begins, and kept).
+    """
 
     steps: Count
     shard_particles: Count
@@ -97,6 +101,8 @@ class OuterConfig(Section):
     phases: tuple[PhaseConfig, ...] = ()
     curriculum: tuple[StageConfig, ...] = ()
     average: AverageConfig | None = None
+    mixing: Literal["equal_shards", "equal_steps", "equal_time"] = "equal_shards"
+    costs: dict[str, Positive] | None = None
 
     @property
     def borders(self) -> tuple[int, ...]:
@@ -122,6 +128,10 @@ class OuterConfig(Section):
             if stage.from_frac <= last:
                 raise config_error(("curriculum", i, "from_frac"), f"must be > {last}, that of the stage before, got {stage.from_frac}")
             last = stage.from_frac
+        if self.mixing != "equal_shards" and self.shards_per_step is None:
+            raise config_error(("mixing",), f"must be equal_shards while outer.shards_per_step is null (all work), got {self.mixing!r}")
+        if self.costs is not None and self.mixing != "equal_time":
+            raise config_error(("costs",), f"must be null unless outer.mixing is equal_time, got it with {self.mixing!r}")
         return self
 
 

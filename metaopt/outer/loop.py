@@ -16,7 +16,6 @@ from metaopt.learners.update_rules import Theta
 from metaopt.outer import checkpoint
 from metaopt.outer.average import ThetaAverage
 from metaopt.outer.checkpoint import Keep, Meta
-from metaopt.outer.curriculum import Curriculum
 from metaopt.outer.metrics import MetricsWriter
 from metaopt.outer.phases import Phase, joined, phase_of, phases_of
 from metaopt.outer.rows import step_row, validation_row
@@ -25,6 +24,7 @@ from metaopt.outer.selection import Selection
 from metaopt.outer.shards import CatchUp, ShardWork, shard_sources
 from metaopt.outer.signals import StopRequest
 from metaopt.outer.snapshot import Snapshot
+from metaopt.outer.turns import Turns
 from metaopt.outer.update import OuterUpdate
 from metaopt.outer.validation import measure_all, selection_jobs
 from metaopt.progress import Progress
@@ -41,7 +41,9 @@ class Loop:
         self.config, self.directory, self.pool, self.meta = config, directory, pool, meta
         sources = shard_sources(config)
         self.families = [source.family.name for source in sources]
-        self.curriculum = Curriculum(config.outer, sources)
+        self.costs = state.costs
+        self.turns = Turns(config, sources, state.costs)
+        self.turns.balance(pool)
         self.phases, self.names = phases_of(config), list(state.theta)
         self.step, self.quarantined, self.totals = state.step, list(state.quarantined), dict(state.totals)
         self.after: list[int | None]
@@ -119,11 +121,8 @@ class Loop:
             self.commit()
 
     def active(self) -> list[int]:
-        """Return the shards of this outer step: all, or the next `shards_per_step` in turn, of those admitted and not given up."""
-        left = [shard for shard in range(len(self.families)) if shard not in self.quarantined]
-        left = self.curriculum.admitted(self.step, left)
-        count = min(self.config.outer.shards_per_step or len(left), len(left))
-        return sorted(left[(self.step * count + i) % len(left)] for i in range(count))
+        """Return the shards of this outer step, of those not given up."""
+        return self.turns.shards(self.step, [shard for shard in range(len(self.families)) if shard not in self.quarantined])
 
     def item(self, shard: int, theta: Shared[Theta] | None) -> WorkItem:
         """Return the work of a shard at this outer step: an estimate at `theta`, or without one its state."""
@@ -234,6 +233,7 @@ class Loop:
             list(self.quarantined),
             dict(self.totals),
             {"metrics": self.metrics.commit(), "timing": self.timing.commit()},
+            dict(self.costs),
             None if self.average is None else self.average.state(),
             None if self.config.validation is None else self.selection.state(),
         )

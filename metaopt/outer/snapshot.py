@@ -24,6 +24,7 @@ class Snapshot:
         quarantined: shards given up.
         totals: counters over the run (inner steps, skipped outer steps, ...).
         rows: committed rows of metrics and timing.
+        costs: record of the families' costs that the run began with; empty where nothing needs them, as in checkpoints of schema 1.
         average: state of theta's running mean; None without one, as in checkpoints of schema 1.
         selection: state of what validation chose so far; None without validation, as in checkpoints of schema 1.
     """
@@ -36,6 +37,7 @@ class Snapshot:
     quarantined: list[int] = field(default_factory=list)
     totals: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, int] = field(default_factory=dict)
     average: dict[str, Any] | None = None
     selection: dict[str, Any] | None = None
 
@@ -44,7 +46,7 @@ class Snapshot:
         particles = {f"particles-{i}.safetensors": to_blob(state) for i, state in enumerate(self.shards) if state is not None}
         optional = {"average": self.average, "selection": self.selection}
         blobs = {f"{name}.safetensors": to_blob(state) for name, state in optional.items() if state is not None}
-        pending = {"after": self.after, "quarantined": self.quarantined, "totals": self.totals}
+        pending = {"after": self.after, "quarantined": self.quarantined, "totals": self.totals, "costs": self.costs}
         return {
             "theta.safetensors": to_blob(self.theta),
             "outer.pt": to_torch(self.outer),
@@ -80,6 +82,7 @@ class Snapshot:
             quarantined=pending["quarantined"],
             totals=pending["totals"],
             rows=from_json(checkpoint.read("metrics.json")),
+            costs=pending.get("costs", {}),
             average=optional("average.safetensors"),
             selection=optional("selection.safetensors"),
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaopt.cluster import make_pool, versions
+from metaopt.cluster.pool import fixed_threads
 from metaopt.config import Config
 from metaopt.outer import checkpoint
 from metaopt.outer.checkpoint import Meta
@@ -18,6 +19,7 @@ from metaopt.outer.run_directory import RunDirectory
 from metaopt.outer.shards import ShardSetup, make_learner, shard_sources
 from metaopt.outer.signals import StopRequest
 from metaopt.outer.snapshot import Snapshot
+from metaopt.outer.turns import measured_costs
 from metaopt.outer.validation import Change, change_between, measure_all, report_jobs
 from metaopt.progress import Progress
 
@@ -86,7 +88,7 @@ def train(
         found = checkpoint.latest(directory.checkpoints) if resume and directory.checkpoints.exists() else None
         if found is not None:
             checkpoint.check_compatible(found, meta)
-        state = _start(config) if found is None else Snapshot.read(found)
+        state = _start(config, device) if found is None else Snapshot.read(found)
         with make_pool(workers, address, ShardSetup(config, device), config.outer.threads_per_worker, device) as pool:
             if found is None:
                 directory.write_config(config.to_yaml())
@@ -115,7 +117,10 @@ def train(
         return Run(directory.path, directory.artifact, lost, change is None, change, chosen, early)
 
 
-def _start(config: Config) -> Snapshot:
+def _start(config: Config, device: str) -> Snapshot:
     theta = make_learner(config).init_theta(config.seed)
-    shards = len(shard_sources(config))
-    return Snapshot(0, theta, {}, [None] * shards, [None] * shards, totals={"inner_steps": 0, "skipped": 0, "skipped_in_a_row": 0})
+    nothing = [None] * len(shard_sources(config))
+    totals = {"inner_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
+    with fixed_threads(config.outer.threads_per_worker):
+        costs = measured_costs(config, device)
+    return Snapshot(0, theta, {}, list(nothing), list(nothing), totals=totals, costs=costs)

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _REPORTED_PARTICLES = 4  # a template
+_FIRST_ID = 1 << 20  # of work items, above those of shards, which keep their workers
 _HELDOUT_POINTS = 8  # a run, the last one at its end
 _NORMAL_95 = 1.96
 
@@ -141,9 +142,9 @@ def measure(learner: Learner, thetas: Sequence[Theta], job: Job, device: str = "
 def measure_all(pool: Pool, step: int, jobs: Sequence[Job], thetas: Sequence[Theta]) -> tuple[dict[str, Measured], list[WorkResult]]:
     """Return what the workers measured, by the name of the job, and all results, those of jobs that failed for good with their error."""
     shared = pool.share(tuple(thetas))
-    items = [WorkItem(step, i, 0, ValidationWork(job, shared)) for i, job in enumerate(jobs)]
+    items = [WorkItem(step, _FIRST_ID + i, 0, ValidationWork(job, shared)) for i, job in enumerate(jobs)]
     results = pool.run(items, lambda item, reason: replace(item, attempt=item.attempt + 1))  # builds on nothing that a worker could lack
-    return {jobs[result.item.work_id].name: result.value for result in results if result.error is None}, results
+    return {result.item.payload.job.name: result.value for result in results if result.error is None}, results
 
 
 def paired(losses: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None = None) -> tuple[float, float]:

@@ -42,9 +42,7 @@ outer:
 CONFIGS = ", ".join(bundled_configs())
 LEARNED = ", ".join(name for name in RULES if name not in CLASSIC)
 FAMILIES = ", ".join(sorted(tasks.names()))
-KEYS_OF_OUTER = (
-    "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped, phases, curriculum, average"
-)
+KEYS_OF_OUTER = "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped, phases, curriculum, average, mixing, costs"
 NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
 
 # What bad.yaml changes in GOOD: (old, new, message). The place in each message is the line of what is wrong.
@@ -91,6 +89,10 @@ FILES = {
     "average that grows": ("steps: 2", "steps: 2\n  average: {decay: 1.1}", "outer.average.decay must be <= 1, got 1.1 (bad.yaml:10)"),
     "average that never starts": ("steps: 2", "steps: 2\n  average: {start_frac: 1.0}", "outer.average.start_frac must be < 1, got 1.0 (bad.yaml:10)"),
     "average that is no section": ("steps: 2", "steps: 2\n  average: 0.9", "outer.average must be a mapping of keys to values, got 0.9 (bad.yaml:10)"),
+    "mixing of all shards": ("steps: 2", "steps: 2\n  mixing: equal_time", "outer.mixing must be equal_shards while outer.shards_per_step is null (all work), got 'equal_time' (bad.yaml:10)"),
+    "costs without a use": ("steps: 2", "steps: 2\n  costs: {quadratic: 1.0}", "outer.costs must be null unless outer.mixing is equal_time, got it with 'equal_shards' (bad.yaml:10)"),
+    "costs of others": ("steps: 2", "steps: 2\n  shards_per_step: 1\n  mixing: equal_time\n  costs: {digits: 1.0}", "outer.costs must have a cost for each family of tasks (quadratic), got digits (bad.yaml:12)"),
+    "cost of nothing": ("steps: 2", "steps: 2\n  shards_per_step: 1\n  mixing: equal_time\n  costs: {quadratic: 0.0}", "outer.costs.quadratic must be > 0, got 0.0 (bad.yaml:12)"),
     "validation without a period": ("name: good", "name: good\nvalidation: {}", "validation.every_steps is missing (bad.yaml:2)"),
     "validation of what is no objective": ("name: good", "name: good\nvalidation: {every_steps: 1, objective: test}", "validation.objective must be one of heldout, train, got 'test' (bad.yaml:2)"),
     "validation with one particle": ("name: good", "name: good\nvalidation: {every_steps: 1, particles: 1}", "validation.particles must be >= 2, got 1 (bad.yaml:2)"),

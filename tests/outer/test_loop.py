@@ -329,3 +329,24 @@ def test_workers_give_the_same_bytes(undisturbed: Path, tmp_path: Path, ray_sess
         run_dir = tmp_path / f"run{workers}"
         trainer.train(config(), run_dir, workers=workers)
         assert committed(run_dir) == committed(undisturbed), workers
+
+
+def test_costs_are_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured once: a resumed run shares the time as it began to."""
+    two = "[{family: quadratic, shards: 2, horizon: [6, 20]}, {family: digits_mlp, shards: 2, horizon: [6, 20]}]"
+    plain = {"outer__phases": None, "outer__curriculum": None, "outer__average": None, "validation": None, "outer__shards_per_step": "1"}
+    ours = config(tasks=two, outer__mixing="equal_time", outer__steps="8", **plain)
+    measured = iter([{"quadratic": 0, "digits_mlp": 4}])
+    monkeypatch.setattr(trainer, "measured_costs", lambda config, device: next(measured))
+    monkeypatch.setattr(trainer, "report_jobs", lambda config: ())
+    seen = snapshots(monkeypatch)
+
+    def stop(what: str, done: int, total: int, numbers: object = None) -> None:
+        if done == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.train(ours, tmp_path / "run", progress=stop)
+    run = trainer.train(ours, tmp_path / "run", resume=True)
+    assert seen[8].costs == {"quadratic": 0, "digits_mlp": 4}
+    chosen = ["digits_mlp" in row for row in run.metrics["families"]]
+    assert sum(chosen) == 2  # a quarter of the steps, for they take four times as long
