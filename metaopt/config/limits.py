@@ -14,14 +14,23 @@ __all__ = ["check_memory", "estimate_bytes", "machine_bytes"]
 _KEPT_FLOATS = 10
 _WORKING_FLOATS = 128
 _FLOAT_BYTES = 4
+_REPORTED_ROWS = 8  # four particles of a template at the start's theta and at the result
 
 
 def estimate_bytes(config: Config) -> int:
-    """Return about how many bytes the particles of all shards and one step of one shard take, on all workers together."""
+    """Return about how many bytes the particles of all shards and one step of one piece of work take, on all workers together.
+
+    A piece of work is a step of a shard or one of validation: its particles for theta, and for what theta is compared with.
+    """
     pair = 2 * config.outer.shard_particles
-    largest = [_largest_model(task.family, task.horizon) for task in config.tasks]
+    families = [task.family for task in config.tasks]
+    largest = [_largest_model(family, "meta_train") for family in families]
     kept = sum(task.shards * pair * weights for task, weights in zip(config.tasks, largest, strict=True))
-    return _FLOAT_BYTES * (_KEPT_FLOATS * kept + _WORKING_FLOATS * pair * max(largest))
+    step = max([pair * max(largest), *(_REPORTED_ROWS * _largest_model(family, "meta_valid") for family in families)])
+    if (validation := config.validation) is not None:
+        rows = validation.particles * (1 if config.outer.average is None else 2)
+        step = max([step, *(rows * _largest_model(family, "meta_valid") for family in validation.tasks or families)])
+    return _FLOAT_BYTES * (_KEPT_FLOATS * kept + _WORKING_FLOATS * step)
 
 
 def machine_bytes() -> int:
@@ -38,15 +47,16 @@ def check_memory(config: Config, limit_bytes: int) -> None:
     needed = estimate_bytes(config)
     if needed > limit_bytes:
         shards = sum(task.shards for task in config.tasks)
+        also = "" if config.validation is None else f" and validation.particles = {config.validation.particles}"
         raise ConfigError(
-            f"outer.shard_particles = {config.outer.shard_particles} pairs in {shards} shards need about {needed / 2**30:,.1f} GiB, "
-            f"and there are {limit_bytes / 2**30:,.1f} GiB: lower outer.shard_particles or tasks.*.shards"
+            f"outer.shard_particles = {config.outer.shard_particles} pairs in {shards} shards{also} need about {needed / 2**30:,.1f} GiB, "
+            f"and there are {limit_bytes / 2**30:,.1f} GiB: lower {'them' if also else 'outer.shard_particles'} or tasks.*.shards"
         )
 
 
 @cache
-def _largest_model(family: str, horizon: tuple[int, int]) -> int:
-    """Return the most weights that a meta_train template of the family has."""
+def _largest_model(family: str, split: str) -> int:
+    """Return the most weights that a template of a split of the family has, 0 if there is none."""
     source = tasks.get(family)
-    built = [source.build(source.sample(template, 0, horizon)) for template in source.templates("meta_train")]
-    return max(sum(value.numel() for value in task.init(seeds.key(0)).values()) for task in built)
+    built = [source.build(source.sample(template, 0, (1, 1))) for template in source.templates(split)]
+    return max((sum(value.numel() for value in task.init(seeds.key(0)).values()) for task in built), default=0)
