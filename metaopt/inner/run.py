@@ -29,7 +29,7 @@ class Trace:
         eval_loss: normalised held-out loss [E, N].
         eval_raw: raw held-out loss [E, N].
         diverged: whether a loss was non-finite or at the cap [N], bool.
-        carry: the learner's carry after the last step, stacked.
+        carry: the learner's carry after the last step, stacked; of a learner that is not vectorised, a list of carries.
     """
 
     loss: Tensor

@@ -16,6 +16,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from metaopt import seeds
+from metaopt.inner.looped import is_vectorised, over_particles
 from metaopt.learners.learner import Carry, Learner
 from metaopt.learners.update_rules import Theta
 from metaopt.memory import keep_freed_memory
@@ -31,11 +32,11 @@ _BUCKETS = itertools.count()
 _INIT, _BATCH, _HELDOUT = 0, 1, 2
 
 
-def _vmapped(one: Callable[..., Any], theta_stacked: bool, compiled: bool) -> Callable[..., Any]:
+def _step(learner: Learner, one: Callable[..., Any], theta_stacked: bool, compiled: bool) -> Callable[..., Any]:
     keep_freed_memory()
     # (theta, numbers, shared, carry, batch): a data set is shared, everything else is per particle.
-    step = vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0, 0))
-    return torch.compile(_with_own_code(step), fullgraph=True, dynamic=False) if compiled else step
+    step = over_particles(learner, one, (0 if theta_stacked else None, 0, None, 0, 0))
+    return torch.compile(_with_own_code(step), fullgraph=True, dynamic=False) if compiled and is_vectorised(learner) else step
 
 
 def _with_own_code(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +62,7 @@ def training_step(learner: Learner, program: Program, theta_stacked: bool, compi
         carry, record = learner.advance(theta, task, carry, batch)
         return carry, record.loss, task.normalise(record.loss)
 
-    return _vmapped(one, theta_stacked, compiled)
+    return _step(learner, one, theta_stacked, compiled)
 
 
 @functools.cache
@@ -73,7 +74,7 @@ def evaluation_step(learner: Learner, program: Program, theta_stacked: bool, com
         _, record = learner.advance(theta, task, carry, batch)
         return record.loss, task.normalise(record.loss)
 
-    return _vmapped(one, theta_stacked, compiled)
+    return _step(learner, one, theta_stacked, compiled)
 
 
 def training_batches(tasks: Task, keys: Tensor, clocks: Tensor, steps: int) -> Batch:
@@ -97,12 +98,17 @@ def heldout_batch(tasks: Task, keys: Tensor, clocks: Tensor) -> Batch:
 
 
 def fresh_carries(learner: Learner, theta: Theta, tasks: Task, keys: Tensor, theta_stacked: bool) -> Carry:
-    """Return the stacked carries of fresh inner runs: one for each key [N] of the stacked tasks."""
+    """Return the stacked carries of fresh inner runs: one for each key [N] of the stacked tasks.
+
+    A learner that is not vectorised has `looped.Rows` of them.
+    """
 
     def one(theta: Theta, numbers: Numbers, shared: Batch, key: Tensor) -> Carry:
         return learner.init(theta, Task(tasks.program, numbers, shared), seeds.fold_in(key, _INIT))
 
-    fresh = vmap(one, in_dims=(0 if theta_stacked else None, 0, None, 0))(theta, tasks.numbers, tasks.shared, keys)
+    fresh = over_particles(learner, one, (0 if theta_stacked else None, 0, None, 0))(theta, tasks.numbers, tasks.shared, keys)
+    if not is_vectorised(learner):
+        return fresh  # type: ignore[no-any-return]
     # What is the same for all comes out as one row seen N times, with stride 0: a compiled step would be compiled again for the next carry.
     carry: Carry = tree_map(lambda rows: rows.clone(memory_format=torch.contiguous_format), fresh)
     return carry
