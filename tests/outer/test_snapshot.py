@@ -7,7 +7,9 @@ import torch
 
 from metaopt.config import load_config
 from metaopt.errors import CorruptCheckpointError
+from metaopt.outer.average import ThetaAverage
 from metaopt.outer.checkpoint import Checkpoint, Meta, latest, save
+from metaopt.outer.selection import Selection
 from metaopt.outer.shards import ShardWorker, make_learner, shard_sources
 from metaopt.outer.snapshot import Snapshot
 from metaopt.outer.update import OuterUpdate
@@ -91,3 +93,23 @@ def test_average_and_selection_come_back_and_are_left_out_when_there_are_none(tm
     assert again.average["weight"] == 1.9
     assert again.selection is not None
     assert again.selection["given_up"] == ["c/d"]
+
+
+def test_the_golden_snapshot_of_schema_2_can_still_be_read() -> None:
+    """Written by the version that introduced the schema, from the values below; it is never written again."""
+    found = latest(Path(__file__).parents[1] / "data" / "checkpoints-schema-2")
+    assert found is not None
+    assert (found.step, found.manifest["schema"], found.manifest["score"]) == (4, 2, 0.25)
+    state = Snapshot.read(found)
+    assert torch.equal(state.theta["w"], torch.arange(6, dtype=torch.float64).reshape(2, 3) / 7)
+    assert (state.after, state.quarantined, state.rows) == ([3, None], [1], {"metrics": 6, "timing": 6})
+    assert state.costs == {"quadratic": 0, "digits_mlp": 4}
+    assert state.shards[0] is not None
+    assert state.shards[0]["pairs"]["stage"] == [1]
+    average = ThetaAverage(0.9)
+    average.load(state.average or {})
+    assert (average.count, float(average.value({})["log_step"])) == (3, -3.25)
+    selection = Selection.of(2, state.selection)
+    assert (selection.best_step, selection.best_kind, selection.given_up) == (4, "average", ["quadratic/b"])
+    assert selection.score[0] == 0.25
+    assert float(selection.best_theta["log_step"]) == -3.0
