@@ -8,6 +8,7 @@ from metaopt.tasks.data import Source
 from metaopt.tasks.data import get as get_data
 from metaopt.tasks.families import FAMILIES
 from metaopt.tasks.families.images import classification
+from metaopt.tasks.families.tabular import tables
 from metaopt.tasks.sampling import Axis, Shape, check_templates, split_of
 from metaopt.tasks.task import SPLITS, Family, Task, TaskSpec, stack_tasks
 
@@ -25,6 +26,7 @@ __all__ = [
     "reparametrise",
     "split_of",
     "stack_tasks",
+    "tabular_family",
 ]
 
 _FAMILIES: Registry[Family] = Registry("task family", "metaopt.tasks", {family.name: family for family in FAMILIES}, check_templates)
@@ -91,5 +93,37 @@ def image_family(
     """
     source = get_data(data) if isinstance(data, str) else data
     family = classification(name, source, architecture, grid, space, counts, init_scale)
+    register(family)
+    return family
+
+
+def tabular_family(
+    name: str,
+    data: Source | str,
+    *,
+    grid: Mapping[str, Mapping[str, Shape]] | None = None,
+    space: Mapping[str, Axis] | None = None,
+    counts: Mapping[str, int] | None = None,
+    init_scale: tuple[float, float] = (0.5, 2.0),
+) -> Family:
+    """Return a registered family of fully connected networks on a table, which predict its labels or its amounts.
+
+    `tabular_family("houses", data.register("houses", lambda: data.from_csv("houses.csv", label="price", amounts=True)))` is all that a CSV
+    file needs.
+
+    Args:
+        name: what configs call it.
+        data: a source, or the name of a registered one.
+        grid: split -> {template: shape}, when its templates are not to be drawn.
+        space: axes to draw from instead, by name: width, depth, activation, initialiser, norm, batch.
+        counts: split -> number of templates to draw.
+        init_scale: closed range of the log-uniform factor of the initial weights' standard deviation.
+
+    Raises:
+        ConfigError: the name is taken, or no such data set.
+        TaskError: the data set is no table, or an axis is unknown.
+    """
+    source = get_data(data) if isinstance(data, str) else data
+    family = tables(name, (source,), grid, space, counts, init_scale)
     register(family)
     return family

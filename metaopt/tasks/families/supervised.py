@@ -1,5 +1,6 @@
 """The program of models that predict: classes (or the next symbol) by cross-entropy, amounts by squared error."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +28,7 @@ class Stream(Protocol):
 
 
 class Model(Protocol):
-    """An inner model; hashable."""
+    """An inner model; hashable. Optional: `step_scales` and `embeddings`, see `Program`."""
 
     def __hash__(self) -> int: ...
 
@@ -59,6 +60,18 @@ class Supervised:
     model: Model
     amounts: bool = False
     cap: float = 4.0
+
+    @property
+    def step_scales(self) -> Mapping[str, float]:
+        """The model's step scales, {} if it has none."""
+        scales: Mapping[str, float] = getattr(self.model, "step_scales", {})
+        return scales
+
+    @property
+    def embeddings(self) -> frozenset[str]:
+        """The names of the model's matrices whose rows are looked up."""
+        names: frozenset[str] = getattr(self.model, "embeddings", frozenset())
+        return names
 
     def shared(self) -> Batch:
         """Return the stream's data set."""

@@ -107,3 +107,12 @@ def test_single_characters_carry_three_quarters_of_a_uniform_guess() -> None:
     share = counts[counts > 0] / counts.sum()
     entropy = -float((share * share.log()).sum())
     assert entropy / math.log(64) == pytest.approx(0.774, abs=0.01)
+
+
+def test_few_heldout_windows_are_in_the_training_text_too() -> None:
+    """Phrases of the language are on both sides; that a paragraph is on one only shows in long windows."""
+    stream = Text(1, 32)
+    shared = stream.shared()
+    training = decode(shared["train_text"])
+    windows = [decode(x) for x in stream.heldout(shared)["x"]]
+    assert sum(window in training for window in windows) < 0.2 * len(windows)
