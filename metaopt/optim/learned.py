@@ -12,7 +12,7 @@ from torch import Tensor
 from metaopt.artifacts import Artifact
 from metaopt.errors import ConfigError, IncompatibleCheckpointError
 from metaopt.learners import schedule_factor
-from metaopt.learners.update_rules import Theta, UpdateRule
+from metaopt.learners.update_rules import Theta, UpdateRule, fresh_state
 from metaopt.optim.apply import MASTER, Chunk, advance_chunks, working_dtype
 from metaopt.optim.source import resolve
 
@@ -35,10 +35,11 @@ class LearnedOptimizer(torch.optim.Optimizer):
     - A parameter without gradient or without elements is skipped: no state, no counting. A sparse gradient is refused by name.
     - A non-finite gradient reaches the rule as it is, as in `torch.optim`: nothing is replaced. It is counted in
       `nonfinite_gradients` and a warning names the first step at which it was noticed. `GradScaler` skips such steps before they come here.
+    - A group with `embedding: True` holds tables whose rows are looked up; celo2 and muon take vector steps there, others see any matrix.
     - With `total_steps`, the card's warm-up and cosine multiply the step; past the end it stays at the floor and says so once.
 
     Args:
-        params: parameters, dict groups or `named_parameters()`; a group may set `lr`, `weight_decay` and `maximize`.
+        params: parameters, dict groups or `named_parameters()`; a group may set `lr`, `weight_decay`, `maximize` and `embedding`.
         artifact: a path, a bundled or cached name, a loaded `Artifact`, or any update rule (with its initial meta-parameters).
         lr: multiplies the base step that the card states, [0, inf). Schedulers read and write it.
         total_steps: length of the run for the card's schedule, >= 1, or None for a constant step.
@@ -74,6 +75,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
             "lr": lr,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "embedding": False,
             "total_steps": total_steps,
             "elapsed_steps": 0,  # of the optimizer, for the schedule; each parameter has its own `step`
             "artifact": self._source.identity,
@@ -133,6 +135,9 @@ class LearnedOptimizer(torch.optim.Optimizer):
             if not isinstance(value, Tensor) and not 0.0 <= value < float("inf"):
                 self.param_groups.pop()
                 raise ConfigError(f"{key} must be >= 0 and finite, got {value}")
+        if not isinstance(group["embedding"], bool):
+            self.param_groups.pop()
+            raise ConfigError(f"embedding must be True or False, got {group['embedding']!r}; give embeddings a group of their own")
         for param in group["params"]:
             if not param.is_floating_point():
                 self.param_groups.pop()
@@ -207,7 +212,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
                 if grad.layout != torch.strided:
                     name = repr(names[place]) if names else f"{place} of group {number}"
                     raise RuntimeError(f"parameter {name} has a sparse gradient, which update rules cannot read; use a dense one")
-                key = (param.shape, param.dtype, grad.dtype, param.device, type(param.data), group["maximize"])
+                kind = (group["maximize"], _is_embedding(group))
+                key = (param.shape, param.dtype, grad.dtype, param.device, type(param.data), *kind)
                 full = max(1, (_CPU_CHUNK if param.device.type == "cpu" else _CHUNK) // param.numel())
                 lists = batches.setdefault(key, [[]])
                 if len(lists[-1]) == full:
@@ -218,7 +224,8 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def _chunk(self, members: list[tuple[Tensor, int]], rates: Tensor) -> Chunk:
         """Return a chunk; `rates` [groups, 2] holds step size and weight decay."""
         params = [param for param, _ in members]
-        states = [self.state[param] or self._init_state(param) for param in params]
+        groups = [self.param_groups[number] for _, number in members]
+        states = [self.state[param] or self._init_state(param, group) for param, group in zip(params, groups, strict=True)]
         device, dtype = params[0].device, working_dtype(params[0])
         lr, weight_decay = rates[[number for _, number in members]].T.to(dtype).to(device).unbind(0)
         return Chunk(
@@ -229,13 +236,13 @@ class LearnedOptimizer(torch.optim.Optimizer):
             lr=lr,
             weight_decay=weight_decay,
             theta=self._theta_for(device, dtype),
-            maximize=self.param_groups[members[0][1]]["maximize"],
+            maximize=groups[0]["maximize"],
         )
 
-    def _init_state(self, param: Tensor) -> dict[str, Tensor]:
+    def _init_state(self, param: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """Give a parameter its state before its first step; `step` is a CPU tensor, as in `torch.optim`."""
         working = param.detach().to(working_dtype(param))
-        fresh = self._source.rule.init_state(working)
+        fresh = fresh_state(self._source.rule, working, _is_embedding(group))
         assert not {"step", MASTER} & fresh.keys(), f"rule {self._source.rule.name} uses a state key of the optimizer"
         state: dict[str, Tensor] = {"step": torch.tensor(0), **fresh}
         if working.dtype != param.dtype:
@@ -276,6 +283,10 @@ class LearnedOptimizer(torch.optim.Optimizer):
             self._told.add("non-finite")
             count = f"{self.nonfinite_gradients} gradient tensors had NaN or infinity by step {elapsed}"
             warnings.warn(f"{count}; they are passed on as they are (see nonfinite_gradients, GradScaler, gradient clipping)", stacklevel=3)
+
+
+def _is_embedding(group: Mapping[str, Any]) -> bool:
+    return bool(group.get("embedding", False))  # a state_dict of an earlier version has no such key
 
 
 def _check_total_steps(total_steps: int | None) -> None:

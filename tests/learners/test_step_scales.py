@@ -9,6 +9,7 @@ from metaopt import inner, learners, seeds
 from metaopt.errors import TaskError
 from metaopt.learners import GradientLearner
 from metaopt.tasks import Task
+from metaopt.tasks.augmentations import Reparametrisation
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,9 @@ def test_other_rules_treat_an_embedding_as_a_matrix() -> None:
 def test_a_name_that_is_no_parameter_is_refused(options, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         learners.get("sgd").init({}, task(**options), seeds.key(0))
+
+
+def test_both_are_seen_through_an_augmentation() -> None:
+    changed = Reparametrisation().apply(task(scaled=(("b", 0.25),), looked_up=("a",)), 0)
+    assert (changed.step_scales, changed.embeddings) == ({"b": 0.25}, {"a"})
+    assert not Reparametrisation().apply(task(), 0).embeddings

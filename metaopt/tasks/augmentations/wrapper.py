@@ -74,6 +74,12 @@ class Wrapper:
         scales: dict[str, float] = getattr(self.program, "step_scales", {})
         return scales
 
+    @property
+    def embeddings(self) -> frozenset[str]:
+        """The inner program's embeddings, none if it has none."""
+        names: frozenset[str] = getattr(self.program, "embeddings", frozenset())
+        return names
+
     def shared(self) -> Batch:
         """Return the inner program's data."""
         return self.program.shared()

@@ -78,7 +78,7 @@ def _mlp_sizes(shape: Shape, extent: Extent, classes: int) -> tuple[int, ...]:
 
 def _mlp(shape: Shape, extent: Extent, classes: int) -> Model:
     parts = word(shape, "activation", "relu"), word(shape, "initialiser", "normal"), word(shape, "norm", "none")
-    return MLP(_mlp_sizes(shape, extent, classes), *parts)
+    return MLP(_mlp_sizes(shape, extent, classes), *parts, word(shape, "parametrisation", "standard"))
 
 
 def _mlp_cost(shape: Shape, extent: Extent, classes: int) -> float:

@@ -1,0 +1,86 @@
+"""Maximal update parametrisation: the table of initial values and multipliers, the family in it, and what it is for."""
+
+import math
+
+import pytest
+import torch
+
+from metaopt import inner, learners, seeds, tasks
+from metaopt.errors import TaskError
+from metaopt.tasks.augmentations import Reparametrisation
+from metaopt.tasks.models import MLP
+
+ONE = torch.tensor(1.0)
+MU = MLP((64, 400, 300, 200, 10), "relu", parametrisation="mu")
+
+
+def test_initial_values_follow_the_table() -> None:
+    params = MU.init(seeds.key(0), ONE)
+    for i, fan_in in enumerate((64, 400, 300)):
+        assert float(params[f"layer{i}.weight"].std()) == pytest.approx(1 / math.sqrt(fan_in), rel=0.03)
+        assert float(params[f"layer{i}.bias"].std()) == pytest.approx(1.0, rel=0.15)
+    assert not params["layer3.weight"].any()
+    assert float(params["layer3.bias"].std()) > 0.3
+    plain = MLP(MU.sizes, "relu").init(seeds.key(0), ONE)
+    assert all(torch.equal(params[f"layer{i}.weight"], plain[f"layer{i}.weight"]) for i in range(3))
+    assert not any(plain[f"layer{i}.bias"].any() for i in range(4))
+
+
+def test_the_output_is_divided_by_its_fan_in() -> None:
+    params = {name: torch.ones_like(value) for name, value in MU.init(seeds.key(0), ONE).items()}
+    x = torch.ones(2, 64)
+    plain = MLP(MU.sizes, "relu")
+    torch.testing.assert_close(MU.apply(params, x), plain.apply(params, x) / 200)
+    for i, one in enumerate(MU.preactivations(params, x)[:-1]):
+        assert torch.equal(one, plain.preactivations(params, x)[i])
+    assert [tuple(one.shape) for one in MU.preactivations(params, x)] == [(2, 400), (2, 300), (2, 200), (2, 10)]
+
+
+def test_only_steps_of_hidden_matrices_are_scaled() -> None:
+    assert MU.step_scales == {"layer1.weight": 1 / 400, "layer2.weight": 1 / 300}
+    assert MLP(MU.sizes, "relu").step_scales == {}
+    assert MLP((64, 32, 10), "relu", parametrisation="mu").step_scales == {}  # an input and an output layer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parametrisation": "mup"}, r"model parametrisation 'mup' is unknown; did you mean 'mu'\? known: standard, mu"),
+        ({"parametrisation": "mu", "sizes": (4, 2)}, r"parametrisation 'mu' needs a hidden layer and .* got sizes \(4, 2\)"),
+        ({"parametrisation": "mu", "initialiser": "fan_avg"}, r"variance 1 / fan_in \(normal, uniform\), got .* 'fan_avg'"),
+    ],
+)
+def test_what_the_parametrisation_does_not_fit_is_refused(options, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        MLP(**{"sizes": (4, 3, 2), "activation": "relu", **options})
+
+
+def test_the_splits_of_the_family_grow_in_width() -> None:
+    family = tasks.get("digits_mlp_mu")
+    widths = {split: [int(name.split("x")[0]) for name in family.templates(split)] for split in ("meta_train", "meta_test")}
+    assert max(widths["meta_train"]) < min(widths["meta_test"])
+
+
+def task(template: str):
+    family = tasks.get("digits_mlp_mu")
+    return family.build(family.sample(template, 0, (60, 60)))
+
+
+def test_the_scales_reach_the_learner_through_augmentations() -> None:
+    plain = task("16x3-relu-b64")
+    assert plain.step_scales == {"layer1.weight": 1 / 16, "layer2.weight": 1 / 16}
+    assert Reparametrisation().apply(plain, 0).step_scales == plain.step_scales
+
+
+def final_losses(rule: str, **options: float) -> list[float]:
+    learner = learners.get(rule, **options)
+    finals = []
+    for template in ("16x3-relu-b64", "256x3-relu-b64"):
+        trace = inner.run(learner, learner.init_theta(0), [task(template)], [0], 60)
+        finals.append(float(trace.normalised[-10:].mean()))
+    return finals
+
+
+def test_one_step_size_serves_narrow_and_wide() -> None:
+    narrow, wide = final_losses("small_fc", hidden=(32, 32), step_mult=0.01)
+    assert wide < narrow < 0.6  # wider is no worse at the same step size
