@@ -1,11 +1,22 @@
 """Task families: distributions over tasks. `FAMILIES` holds the bundled ones, a line for each."""
 
+from metaopt.tasks.families.autoencoders import (
+    DIGITS_AUTOENCODER,
+    DIGITS_LOG_AUTOENCODER,
+    DIGITS_VAE,
+    FACES_AUTOENCODER,
+    MNIST_AUTOENCODER,
+    MNIST_VAE,
+)
 from metaopt.tasks.families.digits import DIGITS_CONV, DIGITS_LOGISTIC, DIGITS_MLP, DIGITS_RESNET, DIGITS_VIT
 from metaopt.tasks.families.faces import FACES_CONV, FACES_MLP
+from metaopt.tasks.families.language import TEXT_GRU, TEXT_LSTM, TEXT_RNN, TEXT_TRANSFORMER
+from metaopt.tasks.families.learned_optimizer import LEARNED_OPTIMIZER_TASK
 from metaopt.tasks.families.mnist import MNIST_CONV, MNIST_MLP
 from metaopt.tasks.families.mnist1d import MNIST1D_CONV, MNIST1D_MLP
 from metaopt.tasks.families.mu import DIGITS_MLP_MU
 from metaopt.tasks.families.quadratic import QUADRATIC
+from metaopt.tasks.families.tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from metaopt.tasks.families.textures import TEXTURES_CONV, TEXTURES_MLP
 from metaopt.tasks.task import Family
 
@@ -27,4 +38,17 @@ FAMILIES: tuple[Family, ...] = (
     TEXTURES_CONV,
     MNIST1D_MLP,
     MNIST1D_CONV,
+    TABULAR_CLASSIFICATION,
+    TABULAR_REGRESSION,
+    DIGITS_AUTOENCODER,
+    DIGITS_LOG_AUTOENCODER,
+    MNIST_AUTOENCODER,
+    FACES_AUTOENCODER,
+    DIGITS_VAE,
+    MNIST_VAE,
+    TEXT_RNN,
+    TEXT_GRU,
+    TEXT_LSTM,
+    TEXT_TRANSFORMER,
+    LEARNED_OPTIMIZER_TASK,
 )
