@@ -16,7 +16,7 @@ from metaopt.errors import TaskError
 from metaopt.names import nearest
 from metaopt.tasks.task import Params
 
-__all__ = ["ACTIVATIONS", "INITIALISERS", "NORMS", "check_parts", "embed", "head_weight", "linear", "norm_params", "normed", "weight"]
+__all__ = ["ACTIVATIONS", "INITIALISERS", "NORMS", "check_parts", "head_weight", "linear", "norm_params", "normed", "weight"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -80,11 +80,6 @@ def head_weight(key: Tensor, shape: tuple[int, ...], scale: Tensor, initialiser:
 def linear(params: Params, name: str, inputs: Tensor) -> Tensor:
     """Return inputs [..., in] times the weight's transpose plus the bias: [..., out]."""
     return inputs @ params[f"{name}.weight"].T + params[f"{name}.bias"]
-
-
-def embed(params: Params, name: str, symbols: Tensor) -> Tensor:
-    """Return the weight's rows [..., E] of integer symbols [...]."""
-    return F.embedding(symbols, params[f"{name}.weight"])
 
 
 def norm_params(norm: str, name: str, features: int, like: Tensor) -> Params:

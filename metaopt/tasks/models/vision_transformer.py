@@ -10,7 +10,8 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.errors import TaskError
-from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, head_weight, linear, norm_params, normed, weight
+from metaopt.tasks.models.parts import check_parts, head_weight, linear, norm_params, normed, weight
+from metaopt.tasks.models.sequence import transform
 from metaopt.tasks.task import Params
 
 __all__ = ["VisionTransformer"]
@@ -87,22 +88,9 @@ class VisionTransformer:
         cut = inputs.reshape(-1, channels, rows, self.patch, columns, self.patch)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, rows * columns, channels * self.patch**2)
 
-    def _attention(self, params: Params, name: str, tokens: Tensor) -> Tensor:
-        """Return what each token reads from all others [B, S, M]."""
-
-        def split(which: str) -> Tensor:
-            flat = linear(params, f"{name}.{which}", tokens)
-            return flat.reshape(*flat.shape[:-1], self.heads, -1).transpose(-3, -2)  # [B, H, S, M / H]
-
-        scores = split("query") @ split("key").transpose(-2, -1) / math.sqrt(self.width // self.heads)
-        read: Tensor = scores.softmax(-1) @ split("value")
-        return linear(params, f"{name}.out", read.transpose(-3, -2).flatten(-2))
-
     def apply(self, params: Params, inputs: Tensor) -> Tensor:
         """Return logits [B, C] of inputs [B, *shape], flattened or not."""
         hidden = linear(params, "embed", self._tokens(inputs)) + params["positions"]
         for i in range(self.layers):
-            hidden = hidden + self._attention(params, f"layer{i}", normed(self.norm, params, f"layer{i}.norm0", hidden))
-            inner = linear(params, f"layer{i}.up", normed(self.norm, params, f"layer{i}.norm1", hidden))
-            hidden = hidden + linear(params, f"layer{i}.down", ACTIVATIONS[self.activation](inner))
+            hidden = transform(params, f"layer{i}", hidden, self.heads, self.activation, self.norm, causal=False)
         return linear(params, "head", normed(self.norm, params, "norm", hidden).mean(-2))
