@@ -10,7 +10,7 @@ import torch
 from metaopt.errors import ConfigError, TaskError
 from metaopt.tasks import data
 from metaopt.tasks.data import data_set
-from metaopt.tasks.data.textures import _patches
+from metaopt.tasks.data.textures import _sums
 
 NAMES = ("digits", "mnist", "faces", "textures", "mnist1d")
 ROWS = {"digits": (1437, 360), "mnist": (4000, 1000), "faces": (160, 40), "textures": (8000, 500), "mnist1d": (4000, 1000)}
@@ -86,11 +86,11 @@ def test_a_generated_data_set_leaves_the_global_generators_alone(tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_patches_are_cut_at_the_stride() -> None:
-    image = np.arange(18 * 15, dtype=np.uint16).reshape(18, 15)
-    patches = _patches(image)
-    assert patches.shape == (6, 12, 12)
-    assert (patches[3] == image[3:15, 3:15]).all()
+def test_cells_are_summed_exactly() -> None:
+    image = (np.arange(8 * 11, dtype=np.uint16) * 3 % 256).astype(np.uint8).reshape(8, 11)
+    sums = _sums(image)
+    assert sums.shape == (2, 3)
+    assert int(sums[1, 2]) == int(image[3:6, 6:9].astype(int).sum())
 
 
 @pytest.mark.parametrize(
