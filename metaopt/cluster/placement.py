@@ -9,8 +9,8 @@ def place(costs: Mapping[int, float], workers: int, groups: Sequence[Sequence[in
     """Return the worker of every piece of work: work id -> index in [0, workers).
 
     Pieces keep their worker for ever (it holds their state), while only a group of them is at work at a time. The longest pieces are placed
-    first, each where the time of all groups, one after the other, grows least; ties go to the worker with the least work in total, then to
-    the lowest index. With one group that is the rule of the longest processing time.
+    first, each where the time of all groups, one after the other, grows least; ties go to the worker that has the least work in the
+    piece's own groups, then to the lowest index. With one group that is the rule of the longest processing time.
 
     Args:
         costs: seconds, or anything in proportion, by work id.
@@ -27,16 +27,15 @@ def place(costs: Mapping[int, float], workers: int, groups: Sequence[Sequence[in
         for work in group:
             member[work].append(g)
     load = [[0.0] * workers for _ in together]
-    total, found = [0.0] * workers, {}
+    found = {}
     for work in longest_first(costs, costs):
         peaks = {g: max(load[g]) for g in member[work]}
 
         def grows(worker: int, cost: float = costs[work], peaks: dict[int, float] = peaks) -> float:
             return sum(max(0.0, load[g][worker] + cost - peak) for g, peak in peaks.items())
 
-        worker = min(range(workers), key=lambda w: (grows(w), total[w], w))
+        worker = min(range(workers), key=lambda w: (grows(w), sum(load[g][w] for g in peaks), w))
         found[work] = worker
-        total[worker] += costs[work]
         for g in member[work]:
             load[g][worker] += costs[work]
     return dict(sorted(found.items()))

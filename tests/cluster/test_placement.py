@@ -1,6 +1,7 @@
 """Placement against brute force, the bound of its rule, and groups that take turns."""
 
 import itertools
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,19 @@ def test_groups_are_close_to_the_best(costs: dict[int, float], workers: int, ran
     groups = [ids[: len(ids) // 2], ids[len(ids) // 2 :]]
     found = place(costs, workers, groups)
     assert sum(makespan(group, costs, found) for group in groups) <= 4 / 3 * best(costs, workers, groups) + 1e-9
+
+
+def test_shards_that_take_turns_are_placed_nearly_as_well_as_can_be() -> None:
+    """Overlapping groups, as when a few of the shards work in each outer step, the next ones in the next."""
+    draw, ratios = Random(0), []
+    for _ in range(150):
+        count, per_step = draw.randint(4, 7), draw.randint(2, 3)
+        costs = {work: draw.choice([1.0, 1.0, 2.0, 4.0, 8.0]) for work in range(count)}
+        groups = [tuple({(step * per_step + i) % count for i in range(per_step)}) for step in range(count)]
+        found = place(costs, 2, groups)
+        ratios.append(sum(makespan(group, costs, found) for group in groups) / best(costs, 2, groups))
+    assert sum(ratios) / len(ratios) < 1.0035  # by the load alone, without what it adds to a group: 1.0046
+    assert max(ratios) < 1.1
 
 
 def test_work_outside_of_all_groups_is_placed_too() -> None:

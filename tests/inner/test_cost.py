@@ -64,6 +64,24 @@ def test_bytes_of_a_bucket() -> None:
     assert (double.kept_bytes, double.batch_bytes) == (2 * found.kept_bytes, 2 * found.batch_bytes)
 
 
+def test_seconds_are_those_of_a_step_and_its_share_of_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.5, 3.2])
+    monkeypatch.setattr(cost, "_median_seconds", lambda *_: next(clock))
+    assert measure_step(learners.get("sgd"), digits(), 1).seconds == pytest.approx(0.5 + 3.2 / BATCHES_AHEAD)
+
+
+def test_the_median_of_repeats_is_taken_for_one_of_as_many_things_as_last_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, now = [], [0.0]
+
+    def run(count: int) -> None:
+        counts.append(count)
+        now[0] += 0.25 * count * (10 if len(counts) == 4 else 1)  # one of the timings is disturbed
+
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    assert cost._median_seconds(run, 5, 1.0, "cpu") == 0.25
+    assert counts == [2, 1, 4, 4, 4, 4, 4]
+
+
 def test_seconds_follow_the_work() -> None:
     small = measure_step(learners.get("mlp"), digits("linear-relu-b64"), 1, repeats=3)
     large = measure_step(learners.get("mlp"), digits("32x32-relu-b64"), 32, repeats=3)

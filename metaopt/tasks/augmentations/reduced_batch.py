@@ -81,8 +81,8 @@ def _count_rows(task: Task) -> int:
     fine, key = task.to(dtype=torch.float64), seeds.key("rows")
     batch = fine.batch(key, torch.tensor(0))
     sizes = {value.shape[0] if value.dim() else 0 for value in batch.values()}
-    if len(sizes) != 1:
-        return 0
+    if len(sizes) != 1 or sizes == {0} or all(torch.equal(value, value.flip(0)) for value in batch.values()):
+        return 0  # rows that are all alike are no examples
     params = fine.init(key)
     losses = [fine.loss(params, {name: value.flip(0) if turned else value for name, value in batch.items()}) for turned in (False, True)]
     return sizes.pop() if bool((losses[0] - losses[1]).abs() <= _SAME * losses[0].abs()) else 0

@@ -98,6 +98,13 @@ def test_draws_are_pure_prefixes_agree_and_particles_differ() -> None:
     assert draws.normal(keys[0], 5).dtype == torch.float32
 
 
+def test_the_smallest_and_the_largest_words_give_finite_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in (0, 2**32 - 1):
+        monkeypatch.setattr(draws, "threefry", lambda key, counter, word=word: (torch.full_like(counter[0], word),) * 2)
+        assert bool(torch.isfinite(draws.normal(seeds.key(0), 4)).all())
+        assert bool(torch.isfinite(draws.normal(seeds.key(0), 4, torch.float64)).all())
+
+
 def test_copies_are_shaped_like_the_parameters_and_do_not_repeat() -> None:
     params = {"w": torch.zeros(3, 4, dtype=torch.float64), "b": torch.zeros((), dtype=torch.float64)}
     found = draws.normal_like(seeds.key(0), params, 5)

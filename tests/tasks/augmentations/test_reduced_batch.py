@@ -42,6 +42,8 @@ def test_the_rows_that_stay_divide_the_batch_and_cover_the_range() -> None:
     assert set(kept) == {1, 2, 4, 8, 16, 32}
     # log-uniform on [0.01, 1]: what rounds to all 32 rows is above sqrt(1 / 2) of them
     assert abs(kept.count(32) / 400 - 0.346 / 4.605) < 0.05
+    # 11.5 of 32 rows are nearer to 16 than to 8 in the logarithm
+    assert int(ReducedBatch(fraction=(0.36, 0.36)).apply(task, 0).numbers["reduced_batch"]) == 16
     assert {int(ReducedBatch(fraction=(0.5, 0.5)).apply(task, i).numbers["reduced_batch"]) for i in range(9)} == {16}
 
 
@@ -63,7 +65,7 @@ class Ragged(Quadratic):
 
 def test_a_vector_is_not_a_list_of_examples() -> None:
     assert ReducedBatch().fits(digits())
-    for task in (bowl("minimum"), bowl("gradient"), replace(bowl("none"), program=Ragged(10, 1, "none"))):
+    for task in (bowl("none"), bowl("minimum"), bowl("gradient"), replace(bowl("none"), program=Ragged(10, 1, "none"))):
         assert not ReducedBatch().fits(task)
         with pytest.raises(TaskError, match=r"reduced_batch needs batches of two or more exchangeable rows, \w+ has none"):
             ReducedBatch().apply(task, 0)
