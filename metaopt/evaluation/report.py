@@ -17,7 +17,7 @@ import pandas as pd
 from metaopt.baselines import Curves
 from metaopt.evaluation.figures import band_table, curve_figure, headline_figure
 from metaopt.evaluation.page import Table, headline_table, html_page, markdown_page
-from metaopt.evaluation.statistics import under_covered
+from metaopt.evaluation.resampling import under_covered
 from metaopt.evaluation.summary import text_table
 from metaopt.tasks import TaskSpec
 

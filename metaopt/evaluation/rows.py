@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from metaopt.baselines import Curves
-from metaopt.evaluation.scores import anytime_area, failed_runs, reference_envelope, speed_up
+from metaopt.evaluation.scores import score_runs
+from metaopt.evaluation.speedup import reference_envelope, speed_up
 from metaopt.tasks import TaskSpec
 
 __all__ = ["Reference", "ScoredTask", "failed_job_rows", "learner_rows", "sort_rows"]
@@ -50,7 +51,7 @@ class Reference:
     runs: dict[int, Curves]
 
     def envelope(self, seed: int) -> tuple[Array, Array]:
-        """Return the reference of one seed; see `scores.reference_envelope`."""
+        """Return the reference of one seed; see `speedup.reference_envelope`."""
         return reference_envelope({horizon: (curves.steps, curves.heldout[:, seed]) for horizon, curves in self.runs.items()})
 
 
@@ -66,26 +67,24 @@ def learner_rows(
     rate: float | None = None,
 ) -> list[dict[str, object]]:
     """Return one row for each run of a learner on a task. A failed run has the worst scores: the cap, and speed-up 0."""
-    failed = failed_runs(curves.heldout, curves.diverged)
-    area = anytime_area(curves.steps, curves.heldout)
+    runs = score_runs(curves.steps, curves.heldout, curves.train, curves.diverged, task.cap)
     rows = []
-    for seed in range(len(task.inner_seeds)):
-        ratio, censored = (
-            speed_up(curves.heldout[:, seed], task.spec.horizon, reference.envelope(seed)) if not failed[seed] else (0.0, False)
-        )
-        bad = bool(failed[seed])
+    for seed, reason in enumerate(runs.reasons):
+        ratio, censored = (0.0, False)
+        if reason is None:
+            ratio, censored = speed_up(curves.heldout[:, seed], task.spec.horizon, reference.envelope(seed))
         rows.append(
             {
                 **_identity(task, learner, trials, kind, learner_hash, seed),
                 "rate": rate,
-                "first_loss": float(curves.heldout[0, seed]),
-                "final_loss": task.cap if bad else float(curves.heldout[-1, seed]),
-                "final_train_loss": task.cap if bad else float(curves.train[-1, seed]),
+                "first_loss": float(runs.first_loss[seed]),
+                "final_loss": float(runs.final_loss[seed]),
+                "final_train_loss": float(runs.final_train_loss[seed]),
                 "speed_up": ratio,
                 "censored": censored,
-                "anytime": task.cap if bad else float(area[seed]),
-                "failed": bad,
-                "reason": None if not bad else "diverged" if curves.diverged[seed] else "ends above its first loss",
+                "anytime": float(runs.anytime[seed]),
+                "failed": reason is not None,
+                "reason": reason,
             }
         )
     return rows

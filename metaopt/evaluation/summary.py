@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from metaopt.evaluation.statistics import AXES, Interval, ScoreCube, bootstrap, interquartile_mean, probability_of_improvement
+from metaopt.evaluation.improvement import probability_of_improvement
+from metaopt.evaluation.named_axes import AXES, ScoreCube
+from metaopt.evaluation.resampling import Interval, bootstrap
+from metaopt.evaluation.statistics import interquartile_mean
 from metaopt.seeds import stable_hash
 
 __all__ = ["score_cube", "summarise", "text_table"]

@@ -1,29 +1,15 @@
-"""Aggregates and intervals: the vectors that every implementation must give, then properties."""
+"""Aggregates: the vectors that every implementation must give, brute force, then properties."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from metaopt.evaluation.statistics import (
-    AXES,
-    ScoreCube,
-    bootstrap,
-    interquartile_mean,
-    optimality_gap,
-    probability_of_improvement,
-    under_covered,
-)
+from metaopt.evaluation.statistics import interquartile_mean, median_of_task_means, optimality_gap, overall_mean, worst_decile
 
-
-def cube(values, **kwargs):
-    values = np.asarray(values, dtype=float)
-    _, tasks, seeds = values.shape
-    return ScoreCube(values, tuple(f"task{i}" for i in range(tasks)), tuple(range(seeds)), axes=AXES, **kwargs)
-
-
-def random_cube(seed, tasks=4, seeds=5, meta_seeds=1):
-    return cube(np.random.default_rng(seed).normal(size=(meta_seeds, tasks, seeds)))
+AGGREGATES = (interquartile_mean, overall_mean, median_of_task_means, worst_decile)
+SCORES = arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4)), elements=st.floats(-100, 100))
 
 
 def one_task(values):
@@ -48,109 +34,81 @@ def test_optimality_gap_counts_shortfalls_only():
     assert optimality_gap(one_task([0.5, 2.0]), target=2.0) == 0.75
 
 
-def test_probability_of_improvement_over_all_pairs_of_runs():
-    assert probability_of_improvement(one_task([1, 2, 3]), one_task([0, 2, 4])) == 0.5
-    same = np.random.default_rng(0).normal(size=(1, 3, 4))
-    assert probability_of_improvement(same, same) == 0.5
-    assert probability_of_improvement(same + 100, same) == 1.0
-    assert probability_of_improvement(same, same + 100) == 0.0
-
-
-def test_probability_of_improvement_equals_a_loop_with_meta_seeds():
-    generator = np.random.default_rng(3)
-    left, right = generator.integers(4, size=(2, 3, 5)).astype(float), generator.integers(4, size=(2, 3, 5)).astype(float)
-    tasks = [np.mean([(x > y) + 0.5 * (x == y) for x in left[:, j].ravel() for y in right[:, j].ravel()]) for j in range(3)]
-    assert probability_of_improvement(left, right) == pytest.approx(np.mean(tasks))
-
-
-def test_equal_generators_give_equal_intervals_and_constant_scores_no_width():
-    scores = random_cube(0)
-    first, second = (bootstrap([scores], interquartile_mean, np.random.default_rng(7)) for _ in range(2))
-    assert first == second
-    assert first.low < first.value < first.high
-    constant = bootstrap([cube(np.full((1, 3, 4), 0.25))], interquartile_mean, np.random.default_rng(0))
-    assert (constant.low, constant.value, constant.high) == (0.25, 0.25, 0.25)
-
-
-def test_the_order_of_tasks_changes_nothing():
-    scores = random_cube(1)
-    order = [2, 0, 3, 1]
-    shuffled = ScoreCube(scores.values[:, order], tuple(scores.tasks[i] for i in order), scores.seeds, axes=AXES)
-    intervals = [bootstrap([one], interquartile_mean, np.random.default_rng(0)) for one in (scores, shuffled)]
-    assert intervals[0] == intervals[1]
-
-
-def test_swapped_axes_are_refused_even_when_the_shape_would_fit():
-    values = np.zeros((1, 5, 5))
-    names, seeds = tuple("abcde"), tuple(range(5))
-    with pytest.raises(ValueError, match="axes must be"):
-        ScoreCube(values, names, seeds, axes=("meta_seed", "seed", "task"))
-    with pytest.raises(ValueError, match=r"values must be \[M, 3 tasks, 5 seeds\], got shape \(1, 5, 3\)"):
-        ScoreCube(np.zeros((1, 5, 3)), tuple("abc"), seeds, axes=AXES)
+def test_the_median_is_over_tasks_and_blind_to_half_of_them():
+    values = np.array([[[0.0, 2.0], [5.0, 7.0], [9.0, 9.0]]])
+    assert median_of_task_means(values) == 6.0
+    assert median_of_task_means(np.where(values == 0.0, -1e6, values)) == 6.0
+    assert median_of_task_means(np.concatenate([values, values + 2.0])) == 7.0, "meta-seeds are averaged with the runs"
 
 
 @pytest.mark.parametrize(
-    ("values", "tasks", "message"),
+    ("values", "expected"),
     [
-        (np.full((1, 1, 2), np.nan), ("a",), "values must be finite"),
-        (np.zeros((1, 2, 2)), ("a", "a"), "must be unique"),
-        (np.zeros((1, 0, 2)), (), "values must be"),
+        (range(20), 0.5),  # the two worst of twenty
+        (range(10), 0.0),  # the worst of ten
+        (range(5), 0.0),  # less than one run is one
+        (range(15), (0.0 + 0.5 * 1.0) / 1.5),  # one run and a half
+        ([3.0], 3.0),
     ],
 )
-def test_bad_cubes_are_refused(values, tasks, message):
-    with pytest.raises(ValueError, match=message):
-        ScoreCube(values, tasks, (0, 1), axes=AXES)
+def test_the_worst_decile_is_the_mean_of_a_tenth_of_the_runs(values, expected):
+    assert worst_decile(one_task(values)) == pytest.approx(expected)
 
 
-def test_differences_are_bootstrapped_in_pairs():
-    """A constant shift has no width when the draws are shared; two separate intervals would."""
-    scores = random_cube(2)
-    shifted = cube(scores.values + 0.5)
-
-    def gain(left, right):
-        return left.mean(axis=(-3, -2, -1)) - right.mean(axis=(-3, -2, -1))
-
-    interval = bootstrap([shifted, scores], gain, np.random.default_rng(0))
-    assert interval.low == pytest.approx(0.5)
-    assert interval.high == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="must share tasks, seeds"):
-        bootstrap([scores, random_cube(2, tasks=3)], gain, np.random.default_rng(0))
+def test_a_tail_of_everything_is_the_mean_and_bad_tails_are_refused():
+    values = np.random.default_rng(0).normal(size=(2, 3, 5))
+    assert worst_decile(values, frac=1.0) == pytest.approx(overall_mean(values))
+    for frac in (0.0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"frac must be in \(0, 1\]"):
+            worst_decile(values, frac=frac)
 
 
-def test_identical_learners_have_even_odds_inside_their_interval():
-    scores = random_cube(4, tasks=8)
-    interval = bootstrap([scores, scores], probability_of_improvement, np.random.default_rng(0))
-    assert interval.value == 0.5
-    assert interval.low <= 0.5 <= interval.high
+def test_aggregates_equal_loops_over_runs():
+    generator = np.random.default_rng(1)
+    for shape in ((1, 3, 5), (4, 6, 3), (2, 11, 2)):
+        values = generator.normal(size=shape)
+        runs = sorted(values.ravel().tolist())
+        cut = int(0.25 * len(runs))
+        middle = runs[cut : len(runs) - cut]
+        assert interquartile_mean(values) == pytest.approx(sum(middle) / len(middle))
+        means = sorted(
+            sum(values[i, j, k] for i in range(shape[0]) for k in range(shape[2])) / (shape[0] * shape[2]) for j in range(shape[1])
+        )
+        half = len(means) // 2
+        assert median_of_task_means(values) == pytest.approx(means[half] if len(means) % 2 else (means[half - 1] + means[half]) / 2)
+        fine = sorted(np.repeat(runs, 10).tolist())[: len(runs)]  # a tenth of ten copies is a whole number of runs
+        assert worst_decile(values) == pytest.approx(sum(fine) / len(fine))
 
 
-def test_meta_seeds_are_resampled_as_wholes():
-    """With seeds that agree inside each meta-seed, all width comes from the meta-seeds."""
-    between = np.broadcast_to(np.array([0.0, 1.0, 2.0, 3.0])[:, None, None], (4, 3, 5))
-    wide = bootstrap([cube(between)], lambda x: x.mean(axis=(-3, -2, -1)), np.random.default_rng(0))
-    assert wide.high - wide.low > 1.0
-    within = bootstrap([cube(between[:1])], lambda x: x.mean(axis=(-3, -2, -1)), np.random.default_rng(0))
-    assert within.high == within.low
+@pytest.mark.parametrize("aggregate", [*AGGREGATES, optimality_gap])
+def test_leading_axes_are_resamples(aggregate):
+    values = np.random.default_rng(2).normal(size=(3, 4, 2, 5, 3))
+    together = aggregate(values)
+    assert together.shape == (3, 4)
+    assert together[2, 1] == pytest.approx(aggregate(values[2, 1]))
 
 
-def test_coverage_of_normal_scores_is_near_what_is_documented():
-    """Ten tasks of five seeds: the 95 % percentile interval of a mean holds about 90 %, hence the under-covered flag."""
-    hits = 0
-    for seed in range(200):
-        interval = bootstrap([random_cube(seed, tasks=10)], lambda x: x.mean(axis=(-3, -2, -1)), np.random.default_rng(seed), resamples=300)
-        hits += interval.low <= 0.0 <= interval.high
-    assert 0.82 <= hits / 200 <= 0.96
+@given(SCORES, st.floats(-10, 10), st.floats(0.1, 10))
+def test_aggregates_shift_and_scale_with_the_scores_and_stay_inside_them(values, shift, scale):
+    for aggregate in AGGREGATES:
+        number = float(aggregate(values))
+        assert values.min() - 1e-9 <= number <= values.max() + 1e-9
+        assert aggregate(scale * values + shift) == pytest.approx(scale * number + shift, abs=1e-7)
 
 
-def test_too_few_meta_seeds_or_tasks_are_flagged():
-    assert under_covered(1, 24)
-    assert under_covered(5, 9)
-    assert not under_covered(5, 10)
+@given(SCORES, st.randoms(use_true_random=False))
+def test_the_order_of_runs_and_tasks_changes_nothing(values, random):
+    orders = [random.sample(range(n), n) for n in values.shape]
+    shuffled = values[np.ix_(*orders)]
+    for aggregate in (*AGGREGATES, optimality_gap):
+        assert aggregate(shuffled) == pytest.approx(aggregate(values), abs=1e-9)
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(-10, 10))
-def test_interquartile_mean_shifts_with_its_runs_and_stays_inside_them(values, shift):
-    runs = one_task(values)
-    mean = float(interquartile_mean(runs))
-    assert min(values) - 1e-9 <= mean <= max(values) + 1e-9
-    assert interquartile_mean(runs + shift) == pytest.approx(mean + shift, abs=1e-9)
+@given(SCORES)
+def test_a_run_that_fails_never_helps(values):
+    """The worst of all scores in one place lowers every aggregate, or leaves it."""
+    worse = values.copy()
+    worse.flat[0] = values.min() - 1.0
+    for aggregate in AGGREGATES:
+        assert aggregate(worse) <= aggregate(values) + 1e-9
+    assert worst_decile(values) <= interquartile_mean(values) + 1e-9
