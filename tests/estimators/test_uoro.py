@@ -26,12 +26,14 @@ def patterns(count: int) -> torch.Tensor:
 
 def test_factors_are_balanced_and_their_product_stays() -> None:
     left, right = [torch.tensor([[3.0], [0.0]]), torch.tensor(4.0)], torch.tensor([0.1, -0.2, 0.0])
-    new_left, new_right = balanced(left, right)
+    sizes = [torch.tensor(1.0), torch.tensor(0.5)]
+    new_left, new_right = balanced(left, right, sizes)
     for before, after in zip(left, new_left, strict=True):
         torch.testing.assert_close(after[..., None] * new_right, before[..., None] * right)
-    assert float(flatten(dict(enumerate(new_left))).norm()) == pytest.approx(float(new_right.norm()))
-    for zero_left, zero_right in (([torch.zeros(2)], right), (left, torch.zeros(3))):
-        none_left, none_right = balanced(zero_left, zero_right)
+    lengths = [float((piece / size).norm()) for piece, size in zip(new_left, sizes, strict=True)]
+    assert (lengths[0] ** 2 + lengths[1] ** 2) ** 0.5 == pytest.approx(float(new_right.norm()))
+    for zero_left, zero_right in (([torch.zeros(2), torch.zeros(())], right), (left, torch.zeros(3))):
+        none_left, none_right = balanced(zero_left, zero_right, sizes)
         assert not none_right.any()
         assert not any(piece.any() for piece in none_left)
 
