@@ -1,6 +1,9 @@
 """Choosing augmentations and applying them together: frequencies, purity, derivatives, every bundled family, compiled code."""
 
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ from metaopt.tasks.augmentations import (
     settle,
 )
 from metaopt.tasks.augmentations.wrapper import Wrapper
+from metaopt.tasks.families.quadratic import Quadratic
 from metaopt.tasks.task import Task
 from metaopt.testing import check_task
 from tests.tasks.augmentations.bench import bowl, digits
@@ -79,6 +83,19 @@ def test_augment_is_pure_and_blind_to_order_and_probability() -> None:
         "WithDelayedGradients", "WithNormalisedGradients", "WithGradientNoise", "WithRandomDirections", "Reparametrised",
         "WithEvolutionGradients", "InBfloat16", "WithReducedBatch",
     ]  # fmt: skip
+
+
+class Named(Quadratic):
+    step_scales = {"x": 0.25}  # noqa: RUF012
+    embeddings = frozenset({"x"})
+
+
+def test_what_a_program_says_of_its_parameters_by_name_is_passed_on() -> None:
+    task = augment(replace(bowl(), program=Named(8, 4, "minimum")), FITTING["bowl"], 0)
+    assert task.step_scales == {"x": 0.25}
+    assert task.embeddings == {"x"}
+    assert augment(bowl(), FITTING["bowl"], 0).step_scales == {}
+    assert task.program.cap == Named(8, 4, "minimum").cap
 
 
 def test_bad_calls_are_named() -> None:
@@ -143,6 +160,15 @@ def test_reduced_batches_and_half_precision_can_be_differentiated_too() -> None:
             assert found == pytest.approx(exact, rel=0.1)
         else:
             assert found == pytest.approx(float(final(lr + 1e-6) - final(lr - 1e-6)) / 2e-6, rel=rel)
+
+
+def test_the_guide_is_true() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "augmentations.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` ", text, re.MULTILINE)
+    assert tuple(rows) == ALL
+    names: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1), names)  # the guide's own code
+    assert {"gradient_noise", "reduced_batch"} <= names["harder"].numbers.keys()
 
 
 @pytest.mark.slow
