@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from metaopt import learners
-from metaopt.baselines.catalogue import SCHEDULE, Baseline
+from metaopt.baselines.catalogue import Baseline
 from metaopt.baselines.code_version import code_version
+from metaopt.baselines.optimizer_code import optimizer_code
 from metaopt.baselines.runs import Curves, Job
+from metaopt.baselines.space import Trial
 from metaopt.tasks import TaskSpec
 
 __all__ = ["CurveKey", "Store"]
@@ -35,43 +37,53 @@ class CurveKey:
 
     Attributes:
         spec: the task; its horizon is the budget and the end of the schedule.
-        baseline: the optimizer.
-        rates: learning rates, one block of runs each.
+        baseline: optimizer and schedule.
+        trials: choices of hyperparameters, one block of runs each.
         seeds: inner seeds of each block.
     """
 
     spec: TaskSpec
     baseline: Baseline
-    rates: tuple[float, ...]
+    trials: tuple[Trial, ...]
     seeds: tuple[int, ...]
 
     def to_json(self) -> str:
-        """Return the canonical JSON text of the key, code version included."""
+        """Return the canonical JSON text of the key, code versions included. Search spaces are not in it: the trials themselves are."""
+        one = self.baseline
         content = {
             "task": asdict(self.spec),
-            "baseline": asdict(self.baseline),
-            "schedule": SCHEDULE,
-            "rates": self.rates,
+            "optimizer": {"rule": one.rule, "options": one.options, "schedule": one.schedule},
+            "trials": [trial.values for trial in self.trials],
             "seeds": self.seeds,
-            "code": code_version(self.spec.family),
+            "code": [code_version(self.spec.family), optimizer_code(one.learner())],
         }
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @property
     def file_name(self) -> str:
         """Name of the curve's file."""
-        return hashlib.blake2b(self.to_json().encode(), digest_size=16).hexdigest() + ".safetensors"
+        return _file_name(self.to_json())
+
+    @property
+    def work(self) -> int:
+        """Inner steps of all runs together."""
+        return self.spec.horizon * len(self.trials) * len(self.seeds)
 
     def job(self, device: str = "cpu") -> Job:
-        """Return the job that computes the curves: all rates and seeds as one run, the rate being a stacked meta-parameter."""
-        learner = learners.get(self.baseline.rule, schedule=SCHEDULE)
-        rates = torch.tensor(self.rates).repeat_interleave(len(self.seeds))
-        return Job(learner, {"lr": rates}, self.spec, self.seeds * len(self.rates), theta_stacked=True, device=device)
+        """Return the job that computes the curves: all trials and seeds as one run, hyperparameters being stacked meta-parameters."""
+        names = self.trials[0].hyperparameters
+        values = {name: torch.tensor([trial.hyperparameters[name] for trial in self.trials]) for name in names}
+        theta = {name: value.repeat_interleave(len(self.seeds)) for name, value in values.items()}
+        return Job(self.baseline.learner(), theta, self.spec, self.seeds * len(self.trials), theta_stacked=True, device=device)
 
-    def at(self, curves: Curves, rate: float) -> Curves:
-        """Return the runs of one rate."""
-        i = self.rates.index(rate) * len(self.seeds)
+    def at(self, curves: Curves, trial: Trial) -> Curves:
+        """Return the runs of one trial."""
+        i = self.trials.index(trial) * len(self.seeds)
         return curves.runs(slice(i, i + len(self.seeds)))
+
+    def by_trial(self, curves: Curves) -> NDArray[np.float64]:
+        """Return the held-out losses by trial and seed [trials, E, seeds]."""
+        return np.stack([self.at(curves, trial).heldout for trial in self.trials])
 
 
 class Store:
@@ -107,14 +119,20 @@ class Store:
         arrays = {name: np.ascontiguousarray(getattr(curves, name), dtype=bool if name == "diverged" else np.float32) for name in _FIELDS}
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         content = safetensors.numpy.save(arrays, metadata={"key": key.to_json(), **versions})
-        handle, temporary = tempfile.mkstemp(prefix=".curves-", dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(temporary, folder / key.file_name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        _write(folder / key.file_name, content)
+
+    def merge(self, folder: Path) -> int:
+        """Copy the curves that the last folder lacks from another one (of another machine), and return how many they were.
+
+        A file that is damaged, or whose name does not belong to the key in it, is left where it is.
+        """
+        target, copied = self.folders[-1], 0
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.safetensors")):
+            if not (target / path.name).exists() and _is_sound(path):
+                _write(target / path.name, path.read_bytes())
+                copied += 1
+        return copied
 
     def prune(self) -> int:
         """Remove all curves from the last folder that this object was not asked for, and return how many they were."""
@@ -122,6 +140,29 @@ class Store:
         for path in unused:
             path.unlink()
         return len(unused)
+
+
+def _file_name(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest() + ".safetensors"
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="np") as file:
+            return set(_FIELDS) <= set(file.keys()) and _file_name((file.metadata() or {}).get("key", "")) == path.name
+    except (OSError, SafetensorError):
+        return False
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=".curves-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _user_cache() -> Path:

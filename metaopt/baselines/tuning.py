@@ -1,8 +1,9 @@
 """Tune baselines on seeds that evaluation never sees, and say which curves an evaluation needs.
 
-Three rounds of curves a task, each a `CurveKey` that the store may hold already:
-tuning (every rate of the grid, tuning seeds), evaluation (the rates that K = 1, 5 and 15 trials chose, evaluation seeds), and the
-reference (the best scheduled configuration over all baselines, with its schedule stretched over 2 and 4 times the horizon).
+Rounds of curves a task, each a `CurveKey` that the store may hold already:
+tuning (every trial of the search, tuning seeds), evaluation (the trials that K = 1, 5 and 15 chose, evaluation seeds), the reference (the
+best scheduled configuration over all baselines, with its schedule stretched over 2 and 4 times the horizon), and the envelope (Adam at
+constant rates, as long as the longest reference, on tuning seeds).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metaopt.baselines.catalogue import TRIALS, Baseline
+from metaopt.baselines.catalogue import MOST_TRIALS, TRIALS, Baseline, get
 from metaopt.baselines.runs import Curves
+from metaopt.baselines.space import Trial
 from metaopt.baselines.store import CurveKey
 from metaopt.seeds import stable_hash
 from metaopt.tasks import TaskSpec
 
-__all__ = ["REFERENCE_HORIZONS", "Tuned", "evaluation_key", "evaluation_seeds", "reference_keys", "seed_blocks", "tune", "tuning_key"]
+__all__ = [
+    "REFERENCE_HORIZONS",
+    "TUNING_SEEDS",
+    "Tuned",
+    "envelope_key",
+    "evaluation_key",
+    "evaluation_seeds",
+    "reference_keys",
+    "seed_blocks",
+    "tune",
+    "tuning_keys",
+]
 
 TUNING_SEEDS = 3
 SEED_BLOCK = 5  # stored curves come in blocks of so many seeds, so that asking for fewer reads the same file
 REFERENCE_HORIZONS = (1, 2, 4)  # the last one is where speed-ups are censored
+ENVELOPE_SEEDS = 5
+_LARGEST_BLOCK = 30  # trials of one program beyond the first 15
 
 
 @dataclass(frozen=True)
@@ -28,13 +43,15 @@ class Tuned:
     """What tuning one baseline on one task found.
 
     Attributes:
-        rates: number of trials K -> the best of the rates that K trials try.
-        loss: mean final held-out loss of the best rate of all over the tuning seeds; a diverged run counts with the task's cap.
+        trials: number of trials K -> the best of the first K.
+        loss: mean final held-out loss of the best trial of all over the tuning seeds; a diverged run counts with the task's cap.
+        finals: the same of every recorded trial, in order; see `expected_best_of_k`.
     """
 
     baseline: Baseline
-    rates: Mapping[int, float]
+    trials: Mapping[int, Trial]
     loss: float
+    finals: tuple[float, ...] = ()
 
 
 def evaluation_seeds(spec: TaskSpec, start: int, stop: int) -> tuple[int, ...]:
@@ -47,22 +64,31 @@ def seed_blocks(count: int) -> range:
     return range(-(-count // SEED_BLOCK))
 
 
-def tuning_key(spec: TaskSpec, baseline: Baseline) -> CurveKey:
-    """Return the key of a baseline's whole rate grid on the tuning seeds of a task."""
-    return CurveKey(spec, baseline, baseline.rates(max(TRIALS)), tuple(stable_hash("tune", spec.hash, k) for k in range(TUNING_SEEDS)))
+def tuning_keys(spec: TaskSpec, baseline: Baseline, trials: int = max(TRIALS)) -> tuple[CurveKey, ...]:
+    """Return the keys of a baseline's first `trials` trials on the tuning seeds of a task.
+
+    Budgets up to 15 share one key, and so one program; larger ones have further keys of at most 30 trials.
+    """
+    first, seeds = max(TRIALS), tuple(stable_hash("tune", spec.hash, k) for k in range(TUNING_SEEDS))
+    ends = [first, *range(first + _LARGEST_BLOCK, MOST_TRIALS, _LARGEST_BLOCK), MOST_TRIALS]
+    needed = [end for start, end in zip([0, *ends], ends, strict=False) if start < trials]
+    design = baseline.trials(needed[-1])
+    return tuple(CurveKey(spec, baseline, design[start:end], seeds) for start, end in zip([0, *needed], needed, strict=False))
 
 
-def tune(key: CurveKey, curves: Curves, cap: float) -> Tuned:
-    """Return the best rate for every number of trials, from the curves of `tuning_key`; ties go to the smaller rate."""
-    losses = {rate: _final_loss(key.at(curves, rate), cap) for rate in key.rates}
-    rates = {trials: min(key.baseline.rates(trials), key=losses.__getitem__) for trials in TRIALS}
-    return Tuned(key.baseline, rates, losses[rates[max(TRIALS)]])
+def tune(keys: Sequence[CurveKey], curves: Mapping[CurveKey, Curves], cap: float) -> Tuned:
+    """Return the best trial for every budget that was recorded, from the curves of `tuning_keys`; ties go to the earlier trial."""
+    losses = {trial: _final_loss(key.at(curves[key], trial), cap) for key in keys for trial in key.trials}
+    order = list(losses)
+    budgets = [count for count in (*TRIALS, MOST_TRIALS) if count <= len(order)]
+    best = {count: min(order[:count], key=losses.__getitem__) for count in budgets}
+    return Tuned(keys[0].baseline, best, losses[best[budgets[-1]]], tuple(losses.values()))
 
 
 def evaluation_key(spec: TaskSpec, tuned: Tuned, block: int) -> CurveKey:
-    """Return the key of a baseline's chosen rates on one block of evaluation seeds."""
+    """Return the key of a baseline's chosen trials on one block of evaluation seeds."""
     seeds = evaluation_seeds(spec, block * SEED_BLOCK, (block + 1) * SEED_BLOCK)
-    return CurveKey(spec, tuned.baseline, tuple(sorted(set(tuned.rates.values()))), seeds)
+    return CurveKey(spec, tuned.baseline, tuple(sorted(set(tuned.trials.values()))), seeds)
 
 
 def reference_keys(spec: TaskSpec, tuned: Sequence[Tuned], block: int) -> tuple[CurveKey, ...]:
@@ -70,9 +96,19 @@ def reference_keys(spec: TaskSpec, tuned: Sequence[Tuned], block: int) -> tuple[
     best = min(tuned, key=lambda one: (one.loss, one.baseline.name))
     seeds = evaluation_seeds(spec, block * SEED_BLOCK, (block + 1) * SEED_BLOCK)
     return tuple(
-        CurveKey(replace(spec, horizon=factor * spec.horizon), best.baseline, (best.rates[max(TRIALS)],), seeds)
+        CurveKey(replace(spec, horizon=factor * spec.horizon), best.baseline, (best.trials[max(best.trials)],), seeds)
         for factor in REFERENCE_HORIZONS[1:]
     )
+
+
+def envelope_key(spec: TaskSpec, optimizer: str = "adam") -> CurveKey:
+    """Return the key of an optimizer's constant rates, for the envelope that the literature measures speed-ups against.
+
+    Fifteen rates, five seeds that evaluation does not use, four times the horizon. `CurveKey.by_trial` gives its curves by rate.
+    """
+    seeds = tuple(stable_hash("tune", spec.hash, k) for k in range(ENVELOPE_SEEDS))
+    baseline = get(f"{optimizer}+constant")
+    return CurveKey(replace(spec, horizon=max(REFERENCE_HORIZONS) * spec.horizon), baseline, baseline.rate_trials(), seeds)
 
 
 def _final_loss(curves: Curves, cap: float) -> float:

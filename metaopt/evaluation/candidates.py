@@ -4,11 +4,12 @@
 |---|---|
 | path, bundled or cached name, `Artifact` | the artifact at lr = 1 with its card's default schedule over the task's horizon |
 | `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine |
-| `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; warm-up and cosine |
+| `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; its usual schedule |
+| `BASELINE+SCHEDULE` | a baseline under another schedule |
+| `BASELINE@lr=RATE,NAME=VALUE` | a baseline with hyperparameters of its search |
 """
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def _one(entry: LearnerLike) -> Candidate:
     name, _, option = text.partition("@")
     if os.path.lexists(text):
         return _from_artifact(artifacts.load(entry))
-    if name in baselines.names():
+    if name.split("+")[0] in baselines.names():
         return _from_baseline(text, name, option)
     if option and name in learners.names():
         return _from_preset(text, name, option)
@@ -123,10 +124,8 @@ def _from_preset(text: str, name: str, option: str) -> Candidate:
 
 def _from_baseline(text: str, name: str, option: str) -> Candidate:
     baseline = baselines.get(name)
-    try:
-        rate = float(option) if option else baseline.default_lr
-    except ValueError:
-        rate = math.nan
-    if not 0.0 < rate < math.inf:
-        raise ConfigError(f"learner {text!r}: after '@' the baseline {name} takes a learning rate > 0, got {option!r}")
-    return Candidate(f"{name}@{rate:g}", learners.get(baseline.rule, schedule=baselines.SCHEDULE), {"lr": torch.tensor(rate)})
+    if "=" in option:
+        theta = {key: torch.tensor(value) for key, value in baseline.parse(option).values}
+        return Candidate(text, baseline.learner(), theta)
+    rate = baseline.parse(option).rate
+    return Candidate(f"{name}@{rate:g}", baseline.learner(), {"lr": torch.tensor(rate)})

@@ -49,7 +49,8 @@ def evaluate(
     Args:
         learners: artifacts, names, paths or presets; see `metaopt.evaluation.candidates`.
         suite: bundled name, or path of a YAML file.
-        baselines: names, a list or separated by commas; default all. The best of them on a task is its reference.
+        baselines: names, a list or separated by commas; default `metaopt.baselines.DEFAULT`. The best of them on a
+            task is its reference.
         seeds: inner seeds of each task, >= 1; default 5.
         out: folder of the report; default `reports/SUITE-TIME`. An earlier report there is replaced.
         workers: 0 runs in this process, N on a Ray of N workers.
@@ -107,9 +108,9 @@ def _rows(task: ScoredTask, candidates: Sequence[Candidate], measured: Measured)
             rows += learner_rows(task, one.name, 1, curves, reference, kind="learner", learner_hash=one.hash)
     for tuned in measured.tuned[task.name]:
         name = tuned.baseline.name
-        for trials, rate in tuned.rates.items():
-            curves = measured.baselines[task.name, name, rate]
-            rows += learner_rows(task, name, trials, curves, reference, kind="baseline", learner_hash=name, rate=rate)
+        for trials, trial in tuned.trials.items():
+            curves = measured.baselines[task.name, name, trial]
+            rows += learner_rows(task, name, trials, curves, reference, kind="baseline", learner_hash=name, rate=trial.rate)
     return rows
 
 
@@ -122,14 +123,15 @@ def _shown(task: ScoredTask, candidates: Sequence[Candidate], measured: Measured
     reference, most = measured.references[task.name], max(TRIALS)
     learners = {one.name: curves for one in candidates if not isinstance(curves := measured.learners[one.name, task.name], str)}
     baselines = {
-        f"{one.baseline.name} K={most}": measured.baselines[task.name, one.baseline.name, one.rates[most]]
+        f"{one.baseline.name} K={most}": measured.baselines[task.name, one.baseline.name, one.trials[most]]
         for one in measured.tuned[task.name]
     }
-    return TaskCurves(task.spec, f"{reference.name}@{reference.rate:g}", learners, baselines)
+    best = next(one for one in measured.tuned[task.name] if one.baseline.name == reference.name)
+    return TaskCurves(task.spec, f"{reference.name}@{best.baseline.option(best.trials[most])}", learners, baselines)
 
 
 def _chosen_baselines(wanted: str | Sequence[str] | None) -> list[known.Baseline]:
-    names = known.names() if wanted is None else wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    names = known.DEFAULT if wanted is None else wanted.split(",") if isinstance(wanted, str) else list(wanted)
     chosen = [known.get(name.strip()) for name in dict.fromkeys(names)]
     if not chosen:
         raise ConfigError("baselines must name at least one: speed-ups are measured against the best of them")

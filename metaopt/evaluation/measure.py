@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metaopt import baselines as known
-from metaopt.baselines import REFERENCE_HORIZONS, CurveKey, Curves, Job, Tuned
+from metaopt.baselines import REFERENCE_HORIZONS, CurveKey, Curves, Job, Trial, Tuned
 from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.jobs import JobRunner
 from metaopt.evaluation.rows import Reference, ScoredTask
@@ -19,13 +19,13 @@ class Measured:
     Attributes:
         learners: (learner, task) -> curves, or the reason why the job was given up.
         tuned: task -> what tuning found for each baseline.
-        baselines: (task, baseline, rate) -> curves, for every rate that some number of trials chose.
+        baselines: (task, baseline, trial) -> curves, for every trial that some budget chose.
         references: task -> the best scheduled configuration.
     """
 
     learners: dict[tuple[str, str], Curves | str]
     tuned: dict[str, list[Tuned]]
-    baselines: dict[tuple[str, str, float], Curves]
+    baselines: dict[tuple[str, str, Trial], Curves]
     references: dict[str, Reference]
 
 
@@ -52,15 +52,15 @@ def _measure_learners(
 
 
 def _tune(runner: JobRunner, chosen: Sequence[known.Baseline], scored: Sequence[ScoredTask]) -> dict[str, list[Tuned]]:
-    keys = {task.name: [known.tuning_key(task.spec, baseline) for baseline in chosen] for task in scored}
-    curves = runner.baseline_curves((key for group in keys.values() for key in group), "baselines, tuning")
-    return {task.name: [known.tune(key, curves[key], task.cap) for key in keys[task.name]] for task in scored}
+    keys = {task.name: [known.tuning_keys(task.spec, baseline) for baseline in chosen] for task in scored}
+    curves = runner.baseline_curves((key for groups in keys.values() for group in groups for key in group), "baselines, tuning")
+    return {task.name: [known.tune(group, curves, task.cap) for group in keys[task.name]] for task in scored}
 
 
 def _measure_baselines(
     runner: JobRunner, tuned: dict[str, list[Tuned]], scored: Sequence[ScoredTask], count: int
-) -> tuple[dict[tuple[str, str, float], Curves], dict[str, Reference]]:
-    """Return the curves of every chosen rate, by (task, baseline, rate), and the reference of every task, on the first `count` seeds."""
+) -> tuple[dict[tuple[str, str, Trial], Curves], dict[str, Reference]]:
+    """Return the curves of every chosen trial, by (task, baseline, trial), and the reference of every task, on the first `count` seeds."""
     blocks = known.seed_blocks(count)
     at_horizon = {
         (t.name, one.baseline.name): [known.evaluation_key(t.spec, one, b) for b in blocks] for t in scored for one in tuned[t.name]
@@ -73,14 +73,14 @@ def _measure_baselines(
     groups = [*at_horizon.values(), *stretched.values()]
     curves = runner.baseline_curves((key for group in groups for key in group), "baselines, runs")
 
-    def joined(keys: Sequence[CurveKey], rate: float) -> Curves:
-        return Curves.join([key.at(curves[key], rate) for key in keys]).runs(slice(count))
+    def joined(keys: Sequence[CurveKey], trial: Trial) -> Curves:
+        return Curves.join([key.at(curves[key], trial) for key in keys]).runs(slice(count))
 
-    finals = {(task, name, rate): joined(keys, rate) for (task, name), keys in at_horizon.items() for rate in keys[0].rates}
+    finals = {(task, name, trial): joined(keys, trial) for (task, name), keys in at_horizon.items() for trial in keys[0].trials}
     references = {}
     for task in scored:
         keys = [stretched[task.name, i] for i in range(len(REFERENCE_HORIZONS) - 1)]
-        name, rate = keys[0][0].baseline.name, keys[0][0].rates[0]
-        longer = {group[0].spec.horizon: joined(group, rate) for group in keys}
-        references[task.name] = Reference(name, rate, {task.spec.horizon: finals[task.name, name, rate], **longer})
+        name, trial = keys[0][0].baseline.name, keys[0][0].trials[0]
+        longer = {group[0].spec.horizon: joined(group, trial) for group in keys}
+        references[task.name] = Reference(name, trial.rate, {task.spec.horizon: finals[task.name, name, trial], **longer})
     return finals, references

@@ -16,7 +16,7 @@ _HOW = (
     "over up to four times the horizon. Above that it is censored at 4 and counted.",
     "P(better): probability that a run of this line ends lower than one of the best scheduled baseline on the same task.",
     "A failed run (diverged, or worse at the end than at the start) counts with the worst loss and speed-up 0; none is dropped.",
-    "Baselines use warm-up and cosine; K learning rates were tried on other seeds and the best kept. Learners were not tuned.",
+    "Of each baseline K choices of rate, weight decay and decays were tried on other seeds and the best kept. Learners were not tuned.",
 )
 
 _STYLE = """

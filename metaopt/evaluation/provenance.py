@@ -24,10 +24,10 @@ def notes(scores: pd.DataFrame, tuned: dict[str, list[Tuned]], candidates: Seque
         f"{one.baseline.name} on {task}"
         for task, group in tuned.items()
         for one in group
-        if one.rates[max(TRIALS)] in (one.baseline.rates(max(TRIALS))[0], one.baseline.rates(max(TRIALS))[-1])
+        if one.trials[max(TRIALS)].rate in _ends([trial.rate for trial in one.baseline.trials(max(TRIALS))])
     ]
     if edges:
-        found.append(f"best rate at an end of the grid (a wider one might do better): {', '.join(edges)}")
+        found.append(f"best rate at an end of those tried (a wider range might do better): {', '.join(edges)}")
     hashes = {spec.hash for spec in plan.specs.values()}
     for candidate in candidates:
         if candidate.card is None:
@@ -59,7 +59,9 @@ def provenance(
             c.name: {"hash": c.hash, "rule": getattr(getattr(c.learner, "rule", c.learner), "name", type(c.learner).__name__)}
             for c in candidates
         },
-        "baselines": {b.name: {"rule": b.rule, "schedule": known.SCHEDULE, "rates": list(b.rates(max(TRIALS)))} for b in chosen},
+        "baselines": {
+            b.name: {"rule": b.rule, "schedule": b.schedule, "trials": [str(trial) for trial in b.trials(max(TRIALS))]} for b in chosen
+        },
         "seeds": seeds,
         "tuning_seeds": known.TUNING_SEEDS,
         "meta_seeds": 1,
@@ -73,3 +75,7 @@ def provenance(
             "numpy": np.__version__,
         },
     }
+
+
+def _ends(rates: Sequence[float]) -> tuple[float, float]:
+    return min(rates), max(rates)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from metaopt import baselines, tasks
-from metaopt.baselines import CurveKey, Store, run_job, store
+from metaopt.baselines import CurveKey, Store, Trial, run_job, store
+
+SGD = baselines.get("sgd")
 
 
 @pytest.fixture
 def key():
     spec = tasks.get("quadratic").sample("6x6-minimum", 3, (20, 20))
-    return CurveKey(spec, baselines.get("sgd"), (0.01, 0.1), (11, 12))
+    return CurveKey(spec, SGD, (SGD.at(0.01), SGD.at(0.1)), (11, 12))
 
 
 @pytest.fixture
@@ -46,9 +48,12 @@ def test_the_bundled_folder_is_read_first_and_never_written(tmp_path, key, curve
 @pytest.mark.parametrize(
     "change",
     [
-        {"rates": (0.01, 0.2)},
+        {"trials": (SGD.at(0.01), SGD.at(0.2))},
+        {"trials": (SGD.at(0.01), Trial.of({"lr": 0.1, "weight_decay": 1e-3}))},
         {"seeds": (11, 13)},
         {"baseline": baselines.get("sgd_momentum")},
+        {"baseline": baselines.get("sgd+wsd")},
+        {"baseline": dataclasses.replace(SGD, options=(("weight_decay", 0.5),))},
         {"spec": tasks.get("quadratic").sample("6x6-minimum", 4, (20, 20))},
         {"spec": tasks.get("quadratic").sample("6x6-minimum", 3, (21, 21))},
     ],
@@ -60,8 +65,41 @@ def test_every_part_of_the_key_counts(key, change):
 def test_curves_of_other_code_are_stale(tmp_path, key, curves, monkeypatch):
     shelf = Store((tmp_path,))
     shelf.put(key, curves)
-    monkeypatch.setattr(store, "code_version", lambda family: "0" * 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "code_version", lambda family: "0" * 16)
+        assert shelf.get(key) is None
+    assert shelf.get(key) is not None
+    monkeypatch.setattr(store, "optimizer_code", lambda learner: "0" * 16)
     assert shelf.get(key) is None
+
+
+def test_a_wider_search_leaves_curves_of_its_trials_fresh(key):
+    wider = dataclasses.replace(SGD, axes=(), default_lr=0.5, schedules=("warmup_cosine",))
+    assert dataclasses.replace(key, baseline=wider).file_name == key.file_name
+
+
+def test_runs_by_trial(key, curves):
+    by_trial = key.by_trial(curves)
+    assert by_trial.shape == (2, len(curves.steps), 2)
+    for i, trial in enumerate(key.trials):
+        assert np.array_equal(by_trial[i], key.at(curves, trial).heldout)
+    assert key.work == 20 * 2 * 2
+
+
+def test_stores_of_two_machines_merge(tmp_path, key, curves):
+    here, there = tmp_path / "here", tmp_path / "there"
+    other = dataclasses.replace(key, seeds=(13, 14))
+    Store((here,)).put(key, curves)
+    for one in (key, other):
+        Store((there,)).put(one, curves)
+    (there / "cut.safetensors").write_bytes(b"x")
+    (there / f"{'0' * 32}.safetensors").write_bytes((there / other.file_name).read_bytes())
+    before = (here / key.file_name).stat().st_mtime_ns
+    assert Store((here,)).merge(there) == 1
+    assert same(Store((here,)).get(other), curves)
+    assert (here / key.file_name).stat().st_mtime_ns == before
+    assert len(list(here.iterdir())) == 2
+    assert Store((here,)).merge(there) == 0
 
 
 def test_a_file_under_the_wrong_name_is_not_believed(tmp_path, key, curves):
@@ -102,10 +140,10 @@ def test_the_bundled_store_is_fresh_and_true():
 
     bundled = Store((store.BUNDLED,))
     specs = load_suite("quick").specs
-    keys = {(name, b): baselines.tuning_key(spec, baselines.get(b)) for name, spec in specs.items() for b in baselines.names()}
+    keys = {(name, b): baselines.tuning_keys(spec, baselines.get(b))[0] for name, spec in specs.items() for b in baselines.DEFAULT}
     stale = [place for place, key in keys.items() if bundled.get(key) is None]
     assert not stale, "run python scripts/build_baseline_store.py"
     key = keys["quadratic-clean-15x3", "adamw"]
     kept, again = bundled.get(key), run_job(key.job())
-    gentle = len(key.seeds) * 9  # rates up to 0.2; above, rounding decides where a run that bounces lands
-    assert kept.heldout[:, :gentle] == pytest.approx(again.heldout[:, :gentle], rel=1e-3, abs=1e-5)
+    gentle = [i for i, trial in enumerate(key.trials) if trial.rate < 0.2]  # above, rounding decides where a run that bounces lands
+    assert key.by_trial(kept)[gentle] == pytest.approx(key.by_trial(again)[gentle], rel=1e-3, abs=1e-5)

@@ -67,7 +67,7 @@ def test_the_hash_is_of_content():
         ("adamw@inf", ConfigError, "takes a learning rate > 0"),
         ("celo2_base@best", ConfigError, "takes start or random, got 'best'"),
         ("celo2@start", ConfigError, "did you mean 'celo2_base'"),
-        ("adam@start", ConfigError, "no hyperparameter 'start'"),
+        ("adam@start", ConfigError, "takes a learning rate > 0, got 'start'"),
         ("no-such-artifact", UnsafeArtifactError, "no such path or name"),
     ],
 )

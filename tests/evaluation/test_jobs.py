@@ -1,6 +1,6 @@
 """Jobs over a pool: order, retries, reasons, the store in between."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -13,8 +13,11 @@ from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
 SPEC = tasks.get("quadratic").sample("6x6-minimum", 3, (10, 10))
 
 
-def key(seed, rates=(0.1,)):
-    return CurveKey(SPEC, baselines.get("sgd"), rates, (seed,))
+SGD = baselines.get("sgd")
+
+
+def key(seed, rate=0.1):
+    return CurveKey(SPEC, SGD, (SGD.at(rate),), (seed,))
 
 
 @dataclass
@@ -98,7 +101,7 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path):
                 raise KeyboardInterrupt
             return EvaluationSetup().build().handle(item)
 
-    keys = [key(1), replace(key(2), rates=(0.2,))]
+    keys = [key(1), key(2, rate=0.2)]
     with pytest.raises(KeyboardInterrupt):
         runner(DiesAtSecond(), store).baseline_curves(keys, "tuning")
     assert store.get(keys[0]) is not None
