@@ -26,7 +26,7 @@ from metaopt.outer.signals import StopRequest
 from metaopt.outer.snapshot import Snapshot
 from metaopt.outer.turns import Turns
 from metaopt.outer.update import OuterUpdate
-from metaopt.outer.validation import measure_all, selection_jobs
+from metaopt.outer.validation import Change, change_between, measure_all, report_jobs, selection_jobs
 from metaopt.progress import Progress
 
 __all__ = ["Loop"]
@@ -56,7 +56,7 @@ class Loop:
         self.after = list(state.after)
         # What a lost shard is rebuilt from: its committed state, and the thetas of its estimates since.
         self.committed = (list(state.shards), list(state.after))
-        self.jobs = selection_jobs(config)
+        self.jobs, self.unreported = selection_jobs(config), 0
         self.selection = Selection.of(None if config.validation is None else config.validation.patience, state.selection)
         self.metrics = MetricsWriter(directory.metrics, state.rows.get("metrics", 0))
         self.timing = MetricsWriter(directory.timing, state.rows.get("timing", 0))
@@ -190,16 +190,33 @@ class Loop:
         candidates = self.candidates
         jobs = [job for job in self.jobs if job.name not in self.selection.given_up]
         measured, results = measure_all(self.pool, self.step, jobs, list(candidates.values()))
-        for result in results:
-            if result.error is not None:
-                self.selection.given_up.append(result.item.payload.job.name)
-                self.note("validation on " + result.item.payload.job.name, result)
+        self.selection.given_up += self.failed(results)
         losses = {kind: {name: value.loss[k] for name, value in measured.items()} for k, kind in enumerate(candidates)}
         numbers = self.selection.consider(self.step, candidates, losses)
         self.metrics.append(validation_row(self.step, measured, list(candidates), numbers, len(self.selection.given_up)))
         worker_s = sum(result.seconds for result in results)
         self.timing.append({"step": self.step, "validation": True, "seconds": time.monotonic() - begin, "worker_s": worker_s})
         return True
+
+    def change(self, start: Theta) -> Change:
+        """Return how the meta-loss changed from a theta to the result, on particles that have chosen nothing."""
+        measured, results = measure_all(self.pool, self.step, report_jobs(self.config), [start, self.result])
+        self.unreported = len(self.failed(results))
+        return change_between(measured)
+
+    @property
+    def lost(self) -> int:
+        """How many pieces of work were given up: shards, templates of validation, templates of the report."""
+        return len(self.quarantined) + len(self.selection.given_up) + self.unreported
+
+    def failed(self, results: list[WorkResult]) -> list[str]:
+        """Return the names of the validation jobs that failed for good, after noting them."""
+        names = []
+        for result in results:
+            if result.error is not None:
+                names.append(result.item.payload.job.name)
+                self.note(f"validation on {names[-1]}", result)
+        return names
 
     def give_up(self, result: WorkResult) -> None:
         """Leave out the shard of a result from now on."""

@@ -20,7 +20,7 @@ from metaopt.outer.shards import ShardSetup, make_learner, shard_sources
 from metaopt.outer.signals import StopRequest
 from metaopt.outer.snapshot import Snapshot
 from metaopt.outer.turns import measured_costs
-from metaopt.outer.validation import Change, change_between, measure_all, report_jobs
+from metaopt.outer.validation import Change
 from metaopt.progress import Progress
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def train(
             try:
                 loop.run(stop, progress)
                 if loop.finished:
-                    start = make_learner(config).init_theta(config.seed)
-                    change = change_between(measure_all(pool, loop.step, report_jobs(config), [start, loop.result])[0])
+                    change = loop.change(make_learner(config).init_theta(config.seed))
             finally:
                 loop.close()
         chosen = Chosen.of(loop.selection)
@@ -112,9 +111,8 @@ def train(
             seconds = sum(row["worker_s"] for row in read_rows(directory.timing))
             export(config, loop.result, change, loop.step, loop.totals["inner_steps"], seconds / 3600, directory.artifact, chosen)
             plot_run(read_rows(directory.metrics), directory.plots)
-        lost = len(loop.quarantined) + len(loop.selection.given_up)
         early = loop.step if loop.finished and loop.step < config.outer.steps else None
-        return Run(directory.path, directory.artifact, lost, change is None, change, chosen, early)
+        return Run(directory.path, directory.artifact, loop.lost, change is None, change, chosen, early)
 
 
 def _start(config: Config, device: str) -> Snapshot:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from metaopt.config import load_config, parse_config
 from metaopt.config.outer import OuterConfig, PhaseConfig
 from metaopt.config.yaml_core import parse
+from metaopt.errors import ConfigError
 
 PAGE = Path(__file__).parents[2] / "docs" / "meta-training.md"
 SNIPPETS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
@@ -72,3 +73,8 @@ def test_snippets_of_the_page_load(snippet: str) -> None:
 def test_the_page_has_a_snippet_for_each_section() -> None:
     text = "\n".join(SNIPPETS)
     assert all(f"{key}:" in text for key in ("phases", "curriculum", "average", "mixing", "validation"))
+
+
+def test_an_unknown_family_of_validation_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"^validation\.tasks\.1 must be one of .*, got 'quadratics'; did you mean quadratic\? "):
+        load_config("quickstart", {"validation": {"every_steps": 5, "tasks": ["digits_mlp", "quadratics"]}})

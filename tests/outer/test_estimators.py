@@ -2,15 +2,14 @@
 
 import signal
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from metaopt.cluster.local import LocalPool
 from metaopt.config import load_config
 from metaopt.estimators import ESTIMATORS
 from metaopt.outer import trainer
 from tests.estimators.cases import CASES, OPTIONS
+from tests.outer.spread_pool import Spread
 
 SMALL = [
     "tasks=[{family: quadratic, shards: 4, horizon: [4, 7]}]",
@@ -30,27 +29,6 @@ def committed(run_dir: Path) -> dict[str, bytes]:
     files = {name: (run_dir / name).read_bytes() for name in ("metrics.jsonl", "artifact/weights.safetensors")}
     newest = sorted((run_dir / "checkpoints").glob("step-*"))[-1]
     return files | {path.name: path.read_bytes() for path in newest.iterdir() if path.name != "manifest.json"}
-
-
-class Spread:
-    """A pool of several workers in this process, asked in turn from the last to the first."""
-
-    def __init__(self, setup, workers: int) -> None:
-        self.workers, self.pools = workers, [LocalPool(setup) for _ in range(workers)]
-        self.share, self.stats = self.pools[0].share, self.pools[0].stats
-
-    def run(self, items, recover):
-        results = []
-        for index in reversed(range(self.workers)):
-            results += self.pools[index].run([item for item in items if item.work_id % self.workers == index], recover)
-        return sorted(results, key=lambda result: result.item.work_id)
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None: ...
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -11,8 +11,10 @@ import torch
 
 from metaopt.artifacts import load
 from metaopt.config import Config, load_config
-from metaopt.outer import checkpoint, shards, trainer
+from metaopt.outer import checkpoint, loop, shards, trainer
 from metaopt.outer.snapshot import Snapshot
+from metaopt.outer.validation import report_jobs
+from tests.outer.spread_pool import Spread
 
 EVERYTHING = {
     "tasks": "[{family: quadratic, shards: 3, horizon: [6, 20]}]",
@@ -229,9 +231,7 @@ def test_stop_and_resume_is_bitwise(undisturbed: Path, tmp_path: Path, stop_afte
 
 def test_a_stop_leaves_validation_to_the_resumed_run(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A preemption notice gives seconds: the validation that is due is made when the run goes on."""
-    from metaopt.outer.loop import Loop
-
-    honest = Loop.advance
+    honest = loop.Loop.advance
 
     def advance(self):
         row = honest(self)
@@ -239,7 +239,7 @@ def test_a_stop_leaves_validation_to_the_resumed_run(undisturbed: Path, tmp_path
             signal.raise_signal(signal.SIGTERM)
         return row
 
-    monkeypatch.setattr(Loop, "advance", advance)
+    monkeypatch.setattr(loop.Loop, "advance", advance)
     assert trainer.train(config(), tmp_path / "run").stopped
     assert [row["step"] for row in rows(tmp_path / "run")[1]] == [0, 3]
     monkeypatch.undo()
@@ -272,7 +272,7 @@ def test_a_validation_template_that_always_fails_is_given_up(tmp_path: Path, mon
             raise RuntimeError("planted")
         return honest(learner, thetas, job, device)
 
-    reported = trainer.report_jobs(config())[0]
+    reported = report_jobs(config())[0]
     monkeypatch.setattr(shards, "measure", measure)
     run = trainer.train(config(), tmp_path / "run")
     assert len(tried) == 3  # attempts of the first validation, and never again
@@ -282,6 +282,24 @@ def test_a_validation_template_that_always_fails_is_given_up(tmp_path: Path, mon
     assert math.isfinite(run.chosen.loss)
     assert run.change is not None
     assert math.isfinite(run.change.difference)
+
+
+def test_a_template_of_the_report_that_fails_is_counted_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = shards.measure
+
+    def measure(learner, thetas, job, device):
+        if job.template == reported[0].template:
+            raise RuntimeError("planted")
+        return honest(learner, thetas, job, device)
+
+    ours = config(outer__phases=None, outer__curriculum=None, outer__average=None, validation=None, outer__steps="2")
+    reported = report_jobs(ours)
+    monkeypatch.setattr(shards, "measure", measure)
+    run = trainer.train(ours, tmp_path / "run")
+    assert run.quarantined == 1
+    assert run.change is not None
+    assert math.isfinite(run.change.difference)
+    assert "validation on " + reported[0].name in (tmp_path / "run/timing.jsonl").read_text()
 
 
 def test_a_checkpoint_of_schema_1_goes_on(tmp_path: Path) -> None:
@@ -323,12 +341,17 @@ def _as_schema_1(directory: Path, ours: Config) -> None:
     assert again.manifest["schema"] == 1
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_gives_equal_bytes(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setattr(trainer, "make_pool", lambda count, address, setup, *rest: Spread(setup, workers))
+    trainer.train(config(), tmp_path / "run", workers=workers)
+    assert committed(tmp_path / "run") == committed(undisturbed)
+
+
 @pytest.mark.ray
-def test_workers_give_the_same_bytes(undisturbed: Path, tmp_path: Path, ray_session: object) -> None:
-    for workers in (1, 2):
-        run_dir = tmp_path / f"run{workers}"
-        trainer.train(config(), run_dir, workers=workers)
-        assert committed(run_dir) == committed(undisturbed), workers
+def test_ray_gives_the_same_bytes(undisturbed: Path, tmp_path: Path, ray_session: object) -> None:
+    trainer.train(config(), tmp_path / "run", workers=2)
+    assert committed(tmp_path / "run") == committed(undisturbed)
 
 
 def test_costs_are_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +361,7 @@ def test_costs_are_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ours = config(tasks=two, outer__mixing="equal_time", outer__steps="8", **plain)
     measured = iter([{"quadratic": 0, "digits_mlp": 4}])
     monkeypatch.setattr(trainer, "measured_costs", lambda config, device: next(measured))
-    monkeypatch.setattr(trainer, "report_jobs", lambda config: ())
+    monkeypatch.setattr(loop, "report_jobs", lambda config: ())
     seen = snapshots(monkeypatch)
 
     def stop(what: str, done: int, total: int, numbers: object = None) -> None:
