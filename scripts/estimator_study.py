@@ -29,6 +29,7 @@ def main() -> int:
             print(f"measured {label}", file=sys.stderr, flush=True)
         print(study.table(rows, arguments.budget))
         panels.append((subject, rows))
+    print(f"\nwhere runs become unstable:\n{study.stability()}")
     arguments.figure.write_bytes(study.figure(panels, arguments.budget))
     print(f"\n{arguments.figure}")
     return 0
