@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.func import vmap
+from torch.utils._pytree import tree_leaves
 
 from metaopt import inner, learners, seeds, tasks
 from metaopt.errors import ConfigError, TaskError
@@ -142,6 +144,24 @@ def test_derivatives_of_a_run_are_right_through_every_augmentation(chosen: tuple
     expected = float(final(lr + h) - final(lr - h)) / (2 * h)
     assert abs(expected) > 1e-6
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_forward_derivatives_keep_single_precision(name: str) -> None:
+    """Under vmap and jvp together, torch makes a double of a Python number times a number of a particle."""
+    task = augment(digits(dtype=torch.float32), [name], 0)
+    key = seeds.key("run")
+    params, batch = task.init(key), task.batch(key, torch.tensor(0))
+
+    def gradients(scale: torch.Tensor):
+        moved, state = {k: v * scale for k, v in params.items()}, task.gradient_state(params)
+        for _ in range(2):
+            grads, loss, state = task.gradients(moved, batch, state)
+        return grads, loss, state
+
+    tangents = vmap(lambda s: torch.func.jvp(gradients, (s,), (torch.ones_like(s),))[1])(torch.tensor([1.0, 1.1]))
+    assert {leaf.dtype for leaf in tree_leaves(tangents)} == {torch.float32}
+    assert all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(tangents))
 
 
 def test_reduced_batches_and_half_precision_can_be_differentiated_too() -> None:
