@@ -121,7 +121,7 @@ class SmallFCReference:
         features = [grad, param, *self.m, self.v, *self.adam, root, *(grad * f for f, _, _ in factored), *rows, *columns]
         features += [*(1 / np.sqrt(x + 1e-8) for x in rows), *(1 / np.sqrt(x + 1e-8) for x in columns), *factored_m]
         assert len(features) == 28
-        found = _outputs(self.theta, [_rms_normalised(f, 1e-5) for f in features], _time(self.t))
+        found = _outputs(self.theta, [_rms_normalised(f, self.options.get("norm_eps", 1e-5)) for f in features], _time(self.t))
         self.root, self.t = root, self.t + 1
         return found
 

@@ -84,6 +84,7 @@ CASES = [
     Case("celo2", reference.Celo2Reference, {"output": "graft"}, True, MATRICES[:2]),
     Case("small_fc", reference.SmallFCReference, {}, False, UNTIED),
     Case("small_fc", reference.SmallFCReference, {"hidden": (8, 6), "step_mult": 0.01, "learn_decays": False}, False, UNTIED),
+    Case("small_fc", reference.SmallFCReference, {"norm_eps": 1e-12}, False, UNTIED),
     Case("nn_adam", reference.NNAdamReference, {"hidden": 5}),
     Case("star", reference.StarReference, {}, False, UNTIED),
     Case("star", reference.StarReference, {"decay": 0.1, "learn_decays": False}, False, UNTIED),

@@ -18,7 +18,6 @@ from metaopt.learners.update_rules.rule import State, Theta
 __all__ = ["FEATURES", "SmallFC"]
 
 _ADAM_FEATURE = FEATURES.index("normalised momentum 0.9")
-_EPS = 1e-5
 _EXP_MULT = 1e-3
 
 
@@ -32,12 +31,15 @@ class SmallFC:
         hidden: widths of the hidden layers.
         step_mult: size of a unit direction, (0, inf).
         learn_decays: whether the decays of the accumulators are meta-parameters.
+        norm_eps: beside the mean square of a feature in its normalisation, (0, inf). Under maximal update parametrisation gradients shrink
+            as networks widen; steps stay the same only with an epsilon below their squares, about 1e-12 (1e-5 as published).
     """
 
     start: Literal["adam", "random"] = "adam"
     hidden: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (4, 4)
     step_mult: Annotated[float, Gt(0)] = 1e-3
     learn_decays: bool = True
+    norm_eps: Annotated[float, Gt(0)] = 1e-5
     name: str = field(init=False, default="small_fc")
     hyperparameters: dict[str, float] = field(init=False, default_factory=lambda: {"lr": 1.0}, hash=False)
 
@@ -55,7 +57,7 @@ class SmallFC:
     def update(self, theta: Theta, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
         """Return (step, state)."""
         features, _, _, state = accumulate(theta, param, grad, state)
-        scale = torch.rsqrt(_EPS + (features * features).mean(1))
+        scale = torch.rsqrt(self.norm_eps + (features * features).mean(1))
         direction, magnitude = network(theta, features, scale, time_features(t, param.dtype))
         step = self.step_mult * direction * torch.exp(_EXP_MULT * magnitude)
         return step.reshape(param.shape), state
