@@ -341,6 +341,22 @@ def _as_schema_1(directory: Path, ours: Config) -> None:
     assert again.manifest["schema"] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first import of torch's compiler
+def test_a_frozen_part_can_be_compiled(tmp_path: Path) -> None:
+    changes = [
+        "outer.phases=[{train: [log_lr]}, {train: ['log_one*']}]",
+        "outer.steps=4",
+        "outer.shards_per_step=1",
+        "outer.estimator.window=5",
+    ]
+    for compiled in ("false", "true"):
+        one = ["tasks=[{family: quadratic, shards: 1, horizon: [6, 20]}]", "outer.shard_particles=2", f"compile={compiled}", *changes]
+        trainer.train(load_config("learnable_adam", one), tmp_path / compiled)
+    eager, step = ([row["loss"] for row in rows(tmp_path / compiled)[0]] for compiled in ("false", "true"))
+    assert step == pytest.approx(eager, rel=1e-4)
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_workers_gives_equal_bytes(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setattr(trainer, "make_pool", lambda count, address, setup, *rest: Spread(setup, workers))
