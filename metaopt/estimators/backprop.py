@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from metaopt.errors import ConfigError
-from metaopt.estimators.estimator import MetaGradient
+from metaopt.estimators.estimator import MetaGradient, check_differentiable
 from metaopt.estimators.evolution import mean_and_error
 from metaopt.estimators.flat import unflatten
 from metaopt.inner.particles import Episodes, MakeStep, Pairs, Window
@@ -202,6 +202,7 @@ class _BackpropRecipe:
 
     def build(self, learner: Learner, episodes: Episodes, pairs: int, seed: int, device: str = "cpu", compiled: bool = False) -> Backprop:
         """Return an estimator with 2 N particles that has not begun."""
+        check_differentiable(learner, self.name)
         make_step: MakeStep = training_step
         if self.backend == "higher":
             from metaopt.estimators import higher_backend

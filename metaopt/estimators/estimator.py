@@ -7,11 +7,13 @@ runs of one shard; its estimates are a pure function of its state, theta and the
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from metaopt.errors import ConfigError
+from metaopt.inner.looped import is_vectorised
 from metaopt.inner.particles import Episodes
 from metaopt.learners.learner import Learner
 from metaopt.learners.update_rules import Theta
 
-__all__ = ["Estimator", "MetaGradient", "Recipe"]
+__all__ = ["Estimator", "MetaGradient", "Recipe", "check_differentiable"]
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,13 @@ class Recipe(Protocol):
             device: where the runs live.
             compiled: compile the inner step, where the estimator can.
         """
+
+
+def check_differentiable(learner: Learner, name: str) -> None:
+    """Raise unless derivatives can pass through a learner.
+
+    Raises:
+        ConfigError: it runs outside torch's function transforms, particle by particle; only evolution strategies can use it.
+    """
+    if not is_vectorised(learner):
+        raise ConfigError(f"estimator {name} differentiates inner training, which {type(learner).__name__} does not allow; use nres")

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map
 
 from metaopt import seeds
 from metaopt.errors import ConfigError
-from metaopt.estimators.estimator import MetaGradient
+from metaopt.estimators.estimator import MetaGradient, check_differentiable
 from metaopt.estimators.flat import flatten, unflatten
 from metaopt.estimators.tangents import floating, prefixed, pushed, signs, summed_window, unprefixed
 from metaopt.inner.particles import Episodes, Pairs
@@ -169,6 +169,7 @@ class ForwardMode:
         self, learner: Learner, episodes: Episodes, pairs: int, seed: int, device: str = "cpu", compiled: bool = False
     ) -> ForwardModeEstimator:
         """Return an estimator with 2 N particles that has not begun."""
+        check_differentiable(learner, self.name)
         if compiled:
             raise ConfigError(f"estimator {self.name} runs uncompiled only, got compile=true; set compile: false")
         return ForwardModeEstimator(learner, episodes, 2 * pairs, self.window, seed, device, self.tangents, self.clip)

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.errors import ConfigError
-from metaopt.estimators.estimator import MetaGradient
+from metaopt.estimators.estimator import MetaGradient, check_differentiable
 from metaopt.estimators.flat import flatten
 from metaopt.estimators.tangents import floating, pulled, pushed, signs, summed_window
 from metaopt.inner.particles import Episodes, Pairs
@@ -251,6 +251,7 @@ class UORO:
         self, learner: Learner, episodes: Episodes, pairs: int, seed: int, device: str = "cpu", compiled: bool = False
     ) -> UOROEstimator:
         """Return an estimator with 2 N particles that has not begun."""
+        check_differentiable(learner, self.name)
         if compiled:
             raise ConfigError(f"estimator {self.name} runs uncompiled only, got compile=true; set compile: false")
         return UOROEstimator(learner, episodes, 2 * pairs, self.window, seed, device, self.clip)

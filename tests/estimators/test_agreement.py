@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from metaopt.errors import ConfigError
 from metaopt.estimators import ESTIMATORS, evolution, flatten, noise_reuse
 from tests.estimators.test_evolution import Parabola, exact_derivative
 from tests.oracles import smooth
@@ -205,3 +206,14 @@ def test_a_quadratic_is_exact_for_any_sigma(name: str, sigma: float, monkeypatch
     torch.testing.assert_close(flatten(got.grad), torch.tensor([-2.0, -16.0], dtype=torch.float64), rtol=1e-9, atol=0.0)
     # E loss = loss(theta) + sigma^2 trace(C) / 2, and every antithetic mean is symmetric
     assert got.loss == pytest.approx(0.5 * 4.0 + 2.0 * 16.0 + 0.5 * sigma**2 * 5.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["truncated_backprop", "full_backprop", "forward_mode", "uoro"])
+def test_learners_that_run_one_by_one_are_left_to_evolution_strategies(name: str) -> None:
+    class Looped(Parabola):
+        vectorised = False
+
+    with pytest.raises(ConfigError, match=f"estimator {name} differentiates inner training, which Looped does not allow; use nres"):
+        ESTIMATORS[name](window=3).build(Looped(), Endless(3), 2, 0)
+    got = ESTIMATORS["nres"](window=3).build(Looped(), Endless(3), 2, 0).estimate(Parabola().init_theta(0), 0)
+    assert torch.isfinite(flatten(got.grad)).all()
