@@ -78,19 +78,26 @@ def test_initialisation_is_near_one(name: str) -> None:
     assert 0.5 <= sum(losses) / len(losses) <= 2.0, losses
 
 
-@each_family
-def test_tuned_adam_is_near_zero_and_learns_by_a_margin(name: str) -> None:
-    steps = LONGER.get(name, STEPS)
-    task = task_of(name, smallest(name), horizon=steps)
+def tuned_adam(name: str, template: str, steps: int) -> tuple[float, float]:
+    """Return normalised losses at initialisation and after Adam at the best rate that did not diverge.
+
+    The latter is the held-out loss or the mean training loss over the last tenth, whichever is lower, as in the measurement of floors.
+    """
+    task = task_of(name, template, horizon=steps)
     count = len(RATES)
     learner = learners.get("adam", schedule="warmup_cosine")
     trace = inner.run(learner, {"lr": torch.tensor(RATES)}, [task] * count, [7] * count, steps, eval_every=steps, theta_stacked=True)
     first, last = trace.eval_loss
     tail = trace.normalised[-steps // 10 :].mean(0)
     best = int(torch.where(trace.diverged, torch.inf, last).argmin())
-    tuned = float(torch.minimum(last, tail)[best])
-    assert tuned <= TUNED, (tuned, RATES[best])
-    assert tuned <= float(first[best]) - MARGIN
+    return float(first[best]), float(torch.minimum(last, tail)[best])
+
+
+@each_family
+def test_tuned_adam_is_near_zero_and_learns_by_a_margin(name: str) -> None:
+    first, tuned = tuned_adam(name, smallest(name), LONGER.get(name, STEPS))
+    assert tuned <= TUNED
+    assert tuned <= first - MARGIN
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if len(tasks.get(name).templates("meta_train")) > 1])
@@ -110,4 +117,14 @@ def test_every_template_begins_near_one_and_keeps_the_task_contract(name: str, s
     assert tasks.split_of(tasks.get(name), template) == split
     losses = first_losses(name, template, 4)
     assert 0.3 <= sum(losses) / len(losses) <= 4.0, losses  # of a wide layer that is drawn by its fan out
-    check_task(task_of(name, template))
+    check_task(task_of(name, template), skip=("learnable",))  # small batches take more than its 60 steps
+
+
+@pytest.mark.slow
+@each_family
+def test_the_largest_task_is_learned(name: str) -> None:
+    family = tasks.get(name)
+    templates = [template for split in tasks.SPLITS for template in family.templates(split)]
+    largest = max(templates, key=lambda template: size(task_of(name, template)))
+    first, tuned = tuned_adam(name, largest, STEPS)
+    assert tuned <= 0.8 * first, largest
