@@ -16,7 +16,7 @@ _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # its multiples modulo 1 are spread even
 
 
 def cost_record(seconds: Mapping[str, float]) -> dict[str, int]:
-    """Return costs as JSON: exponents of 2**0.5, relative to the cheapest (0).
+    """Return costs by name (a shard's number, say) as JSON: exponents of 2**0.5, relative to the cheapest (0).
 
     Rounded so far that two measurements on a quiet machine mostly agree, and relative, so that a faster machine has the same record.
 

@@ -86,7 +86,9 @@ class Prediction:
         return f"about {_duration(self.total_seconds)} and {_size(self.bytes)}: {steps} outer steps of {each} on {workers}{part}"
 
 
-def predict(config: Config, workers: int = 0, device: str = "cpu", budget_s: float = 10.0) -> Prediction:
+def predict(
+    config: Config, workers: int = 0, device: str = "cpu", budget_s: float = 10.0, rates: Sequence[float] | None = None
+) -> Prediction:
     """Return what a run of this config takes on this machine.
 
     Args:
@@ -94,13 +96,14 @@ def predict(config: Config, workers: int = 0, device: str = "cpu", budget_s: flo
         workers: as for `train`; 0 is one, in this process.
         device: where inner runs live.
         budget_s: about how long to measure; at least one bucket a family is measured whatever it says.
+        rates: how often each shard is visited, as for `mixing.turn`; None for taking turns.
     """
     costs = shard_costs(config, device, budget_s)
     sources = shard_sources(config)
     workers = max(1, workers)
     curriculum, steps = Curriculum(config.outer, sources), config.outer.steps
     sampled = sorted({round(i * (steps - 1) / (_SAMPLED_STEPS - 1)) for i in range(_SAMPLED_STEPS)})
-    turns = [turn(curriculum.admitted(step, range(len(costs))), config.outer.shards_per_step, step) for step in sampled]
+    turns = [turn(curriculum.admitted(step, range(len(costs))), config.outer.shards_per_step, step, rates) for step in sampled]
     seconds = {shard: cost.seconds for shard, cost in enumerate(costs)}
     placement = place(seconds, workers, turns)
     per_step = sum(makespan(shards, seconds, placement) for shards in turns) / len(turns)

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from metaopt import tasks
+from metaopt import learners, tasks
 from metaopt.config import Config, load_config
 from metaopt.inner.cost import StepCost
 from metaopt.outer import prediction
+from metaopt.outer.mixing import visit_rates
 from metaopt.outer.prediction import Prediction, predict, shard_costs
 from metaopt.outer.shards import make_learner, shard_sources
 from metaopt.seeds import stable_hash
@@ -55,6 +56,14 @@ def test_only_the_shards_of_a_step_count(known: list[object]) -> None:
     assert predict(config("outer.shards_per_step=2"), workers=2).seconds_per_outer_step == pytest.approx((0.08 + 0.4) / 2)
 
 
+def test_shards_that_are_visited_more_often_count_more(known: list[object]) -> None:
+    """A quadratic's estimate takes a fifth of the time: visited five times as often, both families take half of it."""
+    one = config("outer.shards_per_step=1")
+    fair = predict(one, rates=visit_rates(["quadratic"] * 2 + ["digits_mlp"] * 2, [0.08, 0.08, 0.4, 0.4], "time"))
+    assert [f.share for f in fair.families] == pytest.approx([0.5, 0.5], abs=0.05)
+    assert fair.seconds_per_outer_step == pytest.approx(0.08 * 5 / 6 + 0.4 / 6, rel=0.05)
+
+
 def test_bytes_are_those_of_all_shards_and_of_every_worker_at_work(known: list[object]) -> None:
     data = sum(value.numel() * value.element_size() for value in shard_sources(config())[2].task(0, 0).shared.values())
     for workers in (1, 3):
@@ -98,7 +107,7 @@ def test_an_unmeasured_bucket_takes_the_most_similar_one(monkeypatch: pytest.Mon
 
 
 def test_an_estimator_of_whole_runs_takes_the_longest_horizon() -> None:
-    learner, source = make_learner(config()), shard_sources(config())[0]
+    learner, source = learners.get("learnable_adam"), shard_sources(config())[0]
     for name, expected in (("pes", False), ("truncated_es", False), ("full_es", True)):
         recipe = config(f"outer.estimator.name={name}").outer.estimator.recipe
         whole, overhead = prediction._probe(recipe, learner, source, 2, 1e-9, "cpu")
