@@ -248,6 +248,31 @@ def test_a_stop_leaves_validation_to_the_resumed_run(undisturbed: Path, tmp_path
     assert {name: got[name] for name in committed(undisturbed)} == committed(undisturbed)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("step", [3, VALIDATION, PHASE_BORDER + 1])
+def test_killed_before_a_commit_and_resumed_is_bitwise(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Rows of the validation and of the outer steps since the last commit are there, and are made again."""
+    honest = checkpoint.save
+
+    def save(directory, done, *rest):
+        if done == step:
+            raise Killed
+        return honest(directory, done, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(Killed):
+        trainer.train(config(), tmp_path / "run")
+    assert rows(tmp_path / "run")[1][-1]["step"] == step
+    monkeypatch.undo()
+    trainer.train(config(), tmp_path / "run", resume=True)
+    assert committed(tmp_path / "run") == committed(undisturbed)
+
+
 def test_work_that_fails_once_leaves_no_trace(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are rebuilt in the right phase and stage, and validation is measured again."""
     honest = shards.ShardWorker.handle
