@@ -41,17 +41,22 @@ def reference_envelope(runs: Mapping[int, tuple[Array, Array]]) -> tuple[Array, 
     A run counts from the end of the next shorter one to its own end: up to the learner's horizon the reference's schedule is as long as the
     learner's, and beyond it as long as need be. A learner that repeats the reference thus needs exactly its steps.
 
+    Smoothing looks back over a window of steps: the learner's own up to its horizon T, beyond it one that grows with the step. A learner
+    that does in T steps what a run of 2 T does then has exactly 2. With the window of a run's own points throughout, longer runs would lag
+    behind where they begin to count, and a learner that is better than the reference by a hair would gain all of that lag.
+
     Args:
-        runs: horizon -> (steps [E], held-out losses [E]) of one configuration and one seed.
+        runs: horizon -> (steps [E], held-out losses [E]) of one configuration and one seed; the shortest is the learner's horizon.
 
     Returns:
         Steps [P], increasing, and losses [P], not increasing.
     """
     steps, losses, end = [], [], -1.0
+    horizon = min(runs)
     for _, (run_steps, run_losses) in sorted(runs.items()):
         beyond = run_steps > end
         steps.append(run_steps[beyond])
-        losses.append(smooth(run_losses)[beyond])
+        losses.append(_smooth_by_step(run_steps, run_losses, runs[horizon][0])[beyond])
         end = float(run_steps[-1])
     return np.concatenate(steps), np.minimum.accumulate(np.concatenate(losses))
 
@@ -65,7 +70,7 @@ def constant_rate_envelope(steps_E: Array, curves_LES: Array, decay: float = CON
         steps_E: steps of the archive, increasing; its last one over the learner's horizon is where speed-ups saturate.
         curves_LES: held-out losses; at least 14 rates (half decades) and 5 seeds that the learner is not evaluated on, or the envelope
             is lucky where the learner cannot be.
-        decay: of the smoothing; the learner's curve must be smoothed alike.
+        decay: of the smoothing, a point; the learner's curve must be smoothed alike, with points as far apart.
 
     Returns:
         Steps [E] and losses [E], not increasing.
@@ -124,3 +129,16 @@ def wall_clock_speed_up(step_speed_up: float, learner_step_s: float, reference_s
     if not (learner_step_s > 0.0 and reference_step_s > 0.0):
         raise ValueError(f"seconds of a step must be > 0, got learner {learner_step_s} and reference {reference_step_s}")
     return step_speed_up * reference_step_s / learner_step_s
+
+
+def _smooth_by_step(steps_E: Array, curve_E: Array, learner_steps_E: Array) -> Array:
+    """Return the moving average whose window is the learner's up to its horizon and grows in proportion to the step beyond.
+
+    On the learner's own steps it is `smooth`; at the end of a run with as many points, too.
+    """
+    spacing, own = ((one[-1] - one[0]) / (len(one) - 1) for one in (steps_E, learner_steps_E))
+    decay_E = SMOOTHING ** (spacing / own * np.minimum(1.0, learner_steps_E[-1] / np.maximum(steps_E, 1.0)))
+    age_EE = np.subtract.outer(np.arange(len(steps_E)), np.arange(len(steps_E)))
+    weights_EE = np.where(age_EE >= 0, decay_E[:, None] ** np.maximum(age_EE, 0), 0.0)
+    smoothed: Array = (weights_EE * curve_E).sum(axis=1) / weights_EE.sum(axis=1)
+    return smoothed

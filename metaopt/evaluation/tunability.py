@@ -41,8 +41,8 @@ def expected_best(tuning_loss_N: Array, outcome: Array, trials: int) -> Array:
 
     Args:
         tuning_loss_N: by which a trial is picked; lower is better, `inf` for a failed trial.
-        outcome: what the picked trial is worth [N, ...], on other seeds than those of `tuning_loss_N`. Pass the same array for the
-            expected minimum.
+        outcome: what the picked trial is worth [N, ...], on other seeds than those of `tuning_loss_N`. With the same array for
+            both it is the expected minimum, `baselines.exact_best_of_k`.
         trials: K >= 1; 1 is the mean of all trials.
 
     Returns:
