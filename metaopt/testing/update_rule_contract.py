@@ -1,13 +1,16 @@
 """What the runner and the drop-in expect of an update rule, as clauses that run on any rule."""
 
+import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 
 from metaopt import seeds
-from metaopt.learners.update_rules import State, Theta, UpdateRule, apply_rule
+from metaopt.learners.update_rules import State, Theta, UpdateRule, apply_rule, fresh_state
+from metaopt.optim import LearnedOptimizer
 from metaopt.testing.contract import Contract, require
 
 __all__ = ["UPDATE_RULE_CLAUSES", "check_update_rule"]
@@ -50,6 +53,17 @@ def static(rule: UpdateRule) -> None:
     require(isinstance(rule.name, str) and bool(rule.name), f"name {rule.name!r}")
     require("lr" in rule.hyperparameters, f"hyperparameters {sorted(rule.hyperparameters)}")
     require(all(isinstance(value, float) for value in rule.hyperparameters.values()), f"{rule.hyperparameters}")
+
+
+@RULE.clause
+def options(rule: UpdateRule) -> None:
+    """It is a frozen dataclass whose init fields are its options: their values make an equal rule with an equal hash."""
+    kind: Any = type(rule)
+    frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
+    require(frozen, f"{kind.__name__}, which is no frozen dataclass")
+    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(kind) if field.init}
+    twin = kind(**values)
+    require(twin == rule and hash(twin) == hash(rule), f"another rule from its own options {values}")
 
 
 @RULE.clause
@@ -104,6 +118,27 @@ def batched(rule: UpdateRule) -> None:
         alone = one({name: value[i] for name, value in rows.items()}, params[i], grads[i])
         gap = float((together[i] - alone).abs().max() / (alone.abs().max() + 1e-12))
         require(gap < _CLOSE, f"row {i} off by {gap:.1e} of its size")
+
+
+@RULE.clause
+def drop_in(rule: UpdateRule) -> None:
+    """`LearnedOptimizer`, which stacks tensors of one shape, takes the steps that each tensor takes alone; embeddings too."""
+    theta = {name: value.double() for name, value in rule.init_theta(0).items()}
+    lr = float(theta["lr"]) if "lr" in theta else rule.hyperparameters["lr"]
+    shapes = ((3, 5), (3, 5), (4,), (3, 5))
+    starts = [_draw(f"param{i}", shape, torch.float64) for i, shape in enumerate(shapes)]
+    params = [nn.Parameter(start.clone()) for start in starts]
+    groups: list[dict[str, Any]] = [{"params": params[:3]}, {"params": params[3:], "embedding": True}]
+    optimizer = LearnedOptimizer(groups, rule)
+    alone = [(start, fresh_state(rule, start, embedding=i == 3)) for i, start in enumerate(starts)]
+    for t in range(3):
+        for i, param in enumerate(params):
+            param.grad = _draw(f"grad{i}.{t}", shapes[i], torch.float64)
+            alone[i] = apply_rule(rule, theta, alone[i][0], param.grad, alone[i][1], torch.tensor(t), lr)
+        optimizer.step()
+        for i, param in enumerate(params):
+            gap = float((param.detach() - alone[i][0]).abs().max() / starts[i].abs().max())
+            require(gap < 1e-10, f"a tensor of shape {shapes[i]} off by {gap:.1e} of its size after step {t + 1}")
 
 
 @RULE.clause

@@ -84,7 +84,7 @@ CASES = [
     Case("celo2", reference.Celo2Reference, {"output": "graft"}, True, MATRICES[:2]),
     Case("small_fc", reference.SmallFCReference, {}, False, UNTIED),
     Case("small_fc", reference.SmallFCReference, {"hidden": (8, 6), "step_mult": 0.01, "learn_decays": False}, False, UNTIED),
-    Case("small_fc", reference.SmallFCReference, {"norm_eps": 1e-12}, False, UNTIED),
+    Case("small_fc", reference.SmallFCReference, {"norm_eps": 1e-12}, True, UNTIED),
     Case("nn_adam", reference.NNAdamReference, {"hidden": 5}),
     Case("star", reference.StarReference, {}, False, UNTIED),
     Case("star", reference.StarReference, {"decay": 0.1, "learn_decays": False}, False, UNTIED),
@@ -177,7 +177,7 @@ def test_rescaling_the_loss_leaves_the_step_unchanged_where_claimed(case: Case, 
     # No gradient is near zero, so that neither epsilons beside its square nor those beside the inverse of it show.
     one, two = (walk(rule, shape, lambda p, g, by=by: (p, by * (g + torch.sign(g))), 5) for by in (10.0, 100.0))
     for a, b in zip(one, two, strict=True):
-        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5 * float(a.abs().max()))
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.scale_free], ids=str)

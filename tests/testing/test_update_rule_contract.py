@@ -32,6 +32,26 @@ class Good:
         return theta["a"][0] * theta.get("gain", self.hyperparameters["gain"]) * m, {"m": m}
 
 
+class Loose:
+    """A rule like the others, but no dataclass."""
+
+    name, hyperparameters = "loose", {"lr": 0.1}
+
+
+class Deceptive(Good):
+    """Its hash is not a function of its options."""
+
+    def __hash__(self):
+        return id(self)
+
+
+class Together(Good):
+    """Gives embeddings a state that its update does not know."""
+
+    def init_embedding_state(self, param):
+        return {"n": torch.zeros_like(param)}
+
+
 class Forgetful(Good):
     def init_theta(self, seed):
         return {"a": torch.rand(1)}
@@ -76,6 +96,9 @@ class Rooted(Good):
 @pytest.mark.parametrize(
     ("rule", "clause"),
     [
+        (Loose(), "options"),
+        (Deceptive(), "options"),
+        (Together(), "drop_in"),
         (Forgetful(), "initial_theta"),
         (Flat(), "ranks"),
         (Writing(), "pure"),
