@@ -34,6 +34,8 @@ from metaopt.tasks.task import Batch, Task
 
 __all__ = ["ForwardMode", "ForwardModeEstimator", "TangentLearner"]
 
+_MOST_EXACT = 1000  # unit vectors alone take P^2 numbers a particle
+
 
 @dataclass(frozen=True)
 class TangentLearner:
@@ -122,6 +124,11 @@ class ForwardModeEstimator:
         """Return the directions [M, K, P] of each particle's episode."""
         count = like.numel()
         if self.tangents == 0:
+            if count > _MOST_EXACT:
+                raise ConfigError(
+                    f"forward_mode with tangents=0 carries one tangent for each of {count} meta-parameters, at most {_MOST_EXACT};"
+                    " set tangents to a number of random directions, or use nres"
+                )
             return torch.eye(count, dtype=like.dtype, device=like.device).repeat(len(places), 1, 1)
         key = seeds.key("directions", self.seed).to(like.device)
         for counter in (range(len(places)), [episode for episode, _ in places]):

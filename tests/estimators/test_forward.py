@@ -106,3 +106,12 @@ def test_signs_are_balanced_and_pure() -> None:
 def test_compiling_is_refused() -> None:
     with pytest.raises(ConfigError, match="forward_mode runs uncompiled only, got compile=true"):
         ForwardMode(window=2).build(smooth.Smooth(), Endless(), 2, 0, compiled=True)
+
+
+def test_too_many_exact_tangents_are_refused() -> None:
+    learner = learners.get("mlp")
+    theta = learner.init_theta(0)
+    with pytest.raises(ConfigError, match=r"one tangent for each of \d+ meta-parameters, at most 1000; set tangents"):
+        ForwardMode(window=3).build(learner, source(3).episodes, 1, 0).estimate(theta, 0)
+    got = ForwardMode(window=3, tangents=2).build(learner, source(3).episodes, 1, 0).estimate(theta, 0)
+    assert torch.isfinite(flatten(got.grad)).all()
