@@ -117,8 +117,9 @@ class Store:
         folder = self.folders[-1]
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.ascontiguousarray(getattr(curves, name), dtype=bool if name == "diverged" else np.float32) for name in _FIELDS}
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        content = safetensors.numpy.save(arrays, metadata={"key": key.to_json(), **versions})
+        versions = json.dumps({"python": platform.python_version(), "torch": torch.__version__}, sort_keys=True)
+        arrays["versions"] = np.frombuffer(versions.encode(), np.uint8)  # no metadata: several entries would come in any order
+        content = safetensors.numpy.save(arrays, metadata={"key": key.to_json()})
         _write(folder / key.file_name, content)
 
     def merge(self, folder: Path) -> int:

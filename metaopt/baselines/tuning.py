@@ -15,6 +15,7 @@ from metaopt.baselines.catalogue import MOST_TRIALS, TRIALS, Baseline, get
 from metaopt.baselines.runs import Curves
 from metaopt.baselines.space import Trial
 from metaopt.baselines.store import CurveKey
+from metaopt.errors import ConfigError
 from metaopt.seeds import stable_hash
 from metaopt.tasks import TaskSpec
 
@@ -68,7 +69,12 @@ def tuning_keys(spec: TaskSpec, baseline: Baseline, trials: int = max(TRIALS)) -
     """Return the keys of a baseline's first `trials` trials on the tuning seeds of a task.
 
     Budgets up to 15 share one key, and so one program; larger ones have further keys of at most 30 trials.
+
+    Raises:
+        ConfigError: trials out of [1, MOST_TRIALS].
     """
+    if not 1 <= trials <= MOST_TRIALS:
+        raise ConfigError(f"trials must be in [1, {MOST_TRIALS}], got {trials}")
     first, seeds = max(TRIALS), tuple(stable_hash("tune", spec.hash, k) for k in range(TUNING_SEEDS))
     ends = [first, *range(first + _LARGEST_BLOCK, MOST_TRIALS, _LARGEST_BLOCK), MOST_TRIALS]
     needed = [end for start, end in zip([0, *ends], ends, strict=False) if start < trials]

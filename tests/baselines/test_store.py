@@ -34,6 +34,14 @@ def test_what_is_put_comes_back(tmp_path, key, curves):
     assert [path.name for path in (tmp_path / "a").iterdir()] == [key.file_name], "no temporary file stays"
 
 
+def test_equal_curves_are_equal_bytes_and_name_their_versions(tmp_path, key, curves):
+    for i in range(4):
+        Store((tmp_path / str(i),)).put(key, curves)
+    texts = {(tmp_path / str(i) / key.file_name).read_bytes() for i in range(4)}
+    assert len(texts) == 1
+    assert b'"torch": "' in texts.pop()
+
+
 def test_the_bundled_folder_is_read_first_and_never_written(tmp_path, key, curves):
     bundled, cache = tmp_path / "bundled", tmp_path / "cache"
     Store((bundled,)).put(key, curves)

@@ -66,7 +66,7 @@ def test_the_hash_is_of_content():
         ("adamw@-1", ConfigError, "takes a learning rate > 0, got '-1'"),
         ("adamw@inf", ConfigError, "takes a learning rate > 0"),
         ("celo2_base@best", ConfigError, "takes start or random, got 'best'"),
-        ("celo2@start", ConfigError, "did you mean 'celo2_base'"),
+        ("celo2_bas@start", ConfigError, "did you mean 'celo2_base'"),
         ("adam@start", ConfigError, "takes a learning rate > 0, got 'start'"),
         ("no-such-artifact", UnsafeArtifactError, "no such path or name"),
     ],
