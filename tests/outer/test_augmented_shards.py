@@ -44,6 +44,7 @@ def test_a_shard_goes_on_from_its_saved_state(shard: int) -> None:
     assert float(flatten(first.grad).norm()) > 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first forward derivative
 @pytest.mark.parametrize("name", list(ESTIMATORS))
 def test_every_estimator_runs_through_all_augmentations(name: str) -> None:
     run = config(bfloat16={"probability": 0.0})

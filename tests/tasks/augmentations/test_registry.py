@@ -146,6 +146,7 @@ def test_derivatives_of_a_run_are_right_through_every_augmentation(chosen: tuple
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first forward derivative
 @pytest.mark.parametrize("name", ALL)
 def test_forward_derivatives_keep_single_precision(name: str) -> None:
     """Under vmap and jvp together, torch makes a double of a Python number times a number of a particle."""
