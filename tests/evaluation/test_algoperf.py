@@ -71,6 +71,12 @@ def test_misses_on_either_side_of_a_fixed_reference():
     assert geometric_mean_speed_up(times, reference, budget) == pytest.approx((5 / 10 * 10 / 5 * 1) ** (1 / 3))
 
 
+def test_a_miss_takes_one_more_than_the_budget():
+    budget = np.array([9.0])
+    assert geometric_mean_speed_up(np.array([np.inf]), np.array([5.0]), budget) == pytest.approx(5 / 10)
+    assert geometric_mean_speed_up(np.array([9.0]), np.array([np.inf]), budget) == pytest.approx(10 / 9)
+
+
 def test_geometric_mean_speed_up_is_symmetric():
     budget = np.array([100.0, 100.0])
     assert geometric_mean_speed_up(A, A, budget) == 1.0

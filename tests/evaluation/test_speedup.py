@@ -148,6 +148,18 @@ def test_one_rate_is_its_own_envelope_and_more_rates_only_lower_it():
     assert (constant_rate_envelope(steps, curves[::-1])[1] == together).all()
 
 
+def test_a_rate_that_blew_up_stays_out_when_its_loss_comes_back():
+    steps, curves = rates(2)
+    out, back = curves.copy(), curves.copy()
+    out[-1, 10:] = np.inf
+    back[-1, 10:] = -5.0
+    without_gap = constant_rate_envelope(steps, back)[1]
+    back[-1, 10, 0] = np.nan
+    expected = constant_rate_envelope(steps, out)[1]
+    assert (constant_rate_envelope(steps, back)[1] == expected).all()
+    assert (without_gap[10:] < expected[10:]).all()
+
+
 def test_adam_at_a_constant_rate_has_speed_up_one_over_its_own_envelope():
     steps, losses = line(400)
     for known in ({}, {"decay": 0.5}):
