@@ -9,10 +9,11 @@ The reference of the loss is a uniform guess, log V, which is where models begin
 import math
 from functools import partial
 
+from metaopt.tasks.families.architectures import number
 from metaopt.tasks.families.shaped import ShapedFamily
 from metaopt.tasks.families.supervised import Model, Supervised
 from metaopt.tasks.floors import floor
-from metaopt.tasks.models.recurrent import RecurrentNet
+from metaopt.tasks.models.recurrent import GATES, RecurrentNet
 from metaopt.tasks.models.transformer import Transformer
 from metaopt.tasks.sampling import Axis, Choices, Integers, LogIntegers, Shape, draw_templates
 from metaopt.tasks.streams.text import Text, text_digest
@@ -21,6 +22,7 @@ __all__ = ["TEXT_GRU", "TEXT_LSTM", "TEXT_RNN", "TEXT_TRANSFORMER", "digest_mark
 
 _COUNTS = {"meta_train": 8, "meta_valid": 2, "meta_test": 3}
 _INIT_SCALE = (0.5, 1.5)
+_LARGEST_BATCH = 4_000_000  # multiplications, forward, one particle: sixteen are to stay in the order of ten milliseconds a step
 
 
 def digest_mark() -> dict[str, str]:
@@ -52,6 +54,19 @@ def _transformer(shape: Shape) -> Supervised:
     return Supervised(stream, model)
 
 
+def _affordable(shape: Shape) -> Shape | None:
+    """Return the shape, None if a step of it would take too long."""
+    layers, length = number(shape, "layers"), number(shape, "length")
+    if "cell" in shape:
+        hidden, outer = number(shape, "hidden"), number(shape, "embedding") + number(shape, "hidden")
+        first = GATES[str(shape["cell"])] * hidden
+        cost = first * outer + (layers - 1) * first * 2 * hidden + Text.classes * outer
+    else:
+        width = number(shape, "width")
+        cost = layers * ((4 + 2 * number(shape, "expansion")) * width**2 + 2 * length * width) + 2 * Text.classes * width
+    return shape if cost * length * number(shape, "batch") <= _LARGEST_BATCH else None
+
+
 def _constants(name: str, program: Supervised) -> dict[str, float]:
     return {"reference": math.log(Text.classes), "floor": floor(name)}
 
@@ -67,7 +82,7 @@ def _recurrent_family(name: str, cells: tuple[str, ...], hidden: int, length: in
     }
     return ShapedFamily(
         name,
-        draw_templates(name, space, _COUNTS),
+        draw_templates(name, space, _COUNTS, _affordable),
         _recurrent,
         partial(_constants, name),
         _INIT_SCALE,
@@ -93,6 +108,7 @@ TEXT_TRANSFORMER = ShapedFamily(
             "batch": LogIntegers(8, 32, multiple=4),
         },
         _COUNTS,
+        _affordable,
     ),
     _transformer,
     partial(_constants, "text_transformer"),

@@ -20,10 +20,10 @@ from metaopt.tasks.models.parts import linear, weight
 from metaopt.tasks.models.sequence import embed, symbol_vectors
 from metaopt.tasks.task import Params
 
-__all__ = ["CELLS", "RecurrentNet"]
+__all__ = ["CELLS", "GATES", "RecurrentNet"]
 
-_GATES = {"rnn": 1, "irnn": 1, "gru": 3, "lstm": 4}
-CELLS = tuple(_GATES)
+GATES = {"rnn": 1, "irnn": 1, "gru": 3, "lstm": 4}
+CELLS = tuple(GATES)
 _IRNN_INPUT = 0.1  # share of the usual input weights: a state that forgets nothing adds them up over the whole sequence
 _FORGET_BIAS = 1.0
 
@@ -54,7 +54,7 @@ class RecurrentNet:
 
     def init(self, key: Tensor, scale: Tensor) -> Params:
         """Return weights N(0, scale^2 / fan_in) and biases of zero, but for what a cell says otherwise."""
-        rows = _GATES[self.cell] * self.hidden
+        rows = GATES[self.cell] * self.hidden
         params: Params = {"embed.weight": symbol_vectors(seeds.fold_in(key, 0), self.symbols, self.embedding, scale)}
         for i in range(self.layers):
             name, layer_key = f"cell{i}", seeds.fold_in(key, 2 + i)

@@ -10,6 +10,7 @@ from metaopt import inner, learners, seeds, tasks
 from metaopt.tasks.families.autoencoders import NegativeELBO, Reconstruction, pixel_loss
 
 DIGITS = ("digits_autoencoder", "digits_log_autoencoder", "digits_vae")
+compiler = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first import of torch's compiler
 
 
 def task_of(name: str, template: str, seed: int = 0, horizon: int = 100, dtype: torch.dtype = torch.float32):
@@ -80,11 +81,10 @@ def test_a_narrow_code_holds_more_than_the_mean_image(name: str) -> None:
     trace = inner.run(learner, {}, [task], [0], 200, eval_every=200)
     x = task.heldout(seeds.key(0), torch.tensor(0))["x"]
     mean = task.shared["train_x"].mean(0)
-    best = (
-        (x - mean).square().mean()
-        if name in ("digits_autoencoder", "faces_autoencoder")
-        else torch.nn.functional.binary_cross_entropy(mean.expand_as(x), x)
-    )
+    if name == "digits_log_autoencoder":
+        best = torch.nn.functional.binary_cross_entropy(mean.expand_as(x), x)
+    else:
+        best = (x - mean).square().mean() / (0.2 if name == "digits_vae" else 1.0)
     assert float(trace.eval_raw[-1, 0]) < 0.99 * float(best)
 
 
@@ -98,9 +98,14 @@ def test_templates_are_small_nets_of_their_kind(name: str) -> None:
         assert sum(value.numel() for value in task.init(seeds.key(0)).values()) < 40_000
 
 
+def shallowest(name: str) -> str:
+    return min(templates(name), key=lambda template: len(task_of(name, template).init(seeds.key(0))))
+
+
 @pytest.mark.slow
+@compiler
 @pytest.mark.parametrize("name", ["digits_autoencoder", "digits_vae"])
 def test_compiled_steps_equal_eager_ones(name: str) -> None:
-    group, learner = [task_of(name, templates(name)[0], seed) for seed in range(2)], learners.get("adam", lr=0.01)
+    group, learner = [task_of(name, shallowest(name), seed) for seed in range(2)], learners.get("sgd", lr=0.1)
     eager, compiled = (inner.run(learner, {}, group, [0, 1], 5, compile=compile) for compile in (False, True))
     torch.testing.assert_close(compiled.loss, eager.loss, rtol=1e-4, atol=1e-5)

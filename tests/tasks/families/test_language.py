@@ -7,11 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from metaopt import inner, learners, seeds, tasks
-from metaopt.tasks.models import RecurrentNet, Transformer
-from metaopt.tasks.streams.text import text_digest
+from metaopt.tasks.families.supervised import Supervised
+from metaopt.tasks.models import CELLS, RecurrentNet, Transformer
+from metaopt.tasks.streams.text import Text, text_digest
+from metaopt.tasks.task import Task
 
 NAMES = ("text_rnn", "text_gru", "text_lstm", "text_transformer")
-CELLS = {"text_rnn": {"rnn", "irnn"}, "text_gru": {"gru"}, "text_lstm": {"lstm"}}
+KINDS = {"text_rnn": {"rnn", "irnn"}, "text_gru": {"gru"}, "text_lstm": {"lstm"}}
+compiler = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first import of torch's compiler
 
 
 def task_of(name: str, template: str, seed: int = 0, horizon: int = 100):
@@ -42,11 +45,11 @@ def test_templates_are_small_nets_of_their_kind(name: str) -> None:
     for template in templates(name):
         program = task_of(name, template).program
         assert isinstance(program.model, Transformer if name == "text_transformer" else RecurrentNet)
-        assert name == "text_transformer" or program.model.cell in CELLS[name]
+        assert name == "text_transformer" or program.model.cell in KINDS[name]
         assert 8 <= program.stream.length <= 32
         assert program.embeddings >= {"embed.weight"}
     if name == "text_rnn":
-        assert {task_of(name, template).program.model.cell for template in templates(name)} == CELLS[name]
+        assert {task_of(name, template).program.model.cell for template in templates(name)} == KINDS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,13 +82,21 @@ def test_training_finds_more_than_the_frequencies_of_characters(name: str) -> No
     reached = -float(frequencies[task.heldout(seeds.key(0), torch.tensor(0))["y"]].mean())
     learner = learners.get("adam", lr=0.02, schedule="warmup_cosine")
     trace = inner.run(learner, {}, [task], [0], 250, eval_every=250)
-    assert float(trace.eval_raw[-1, 0]) < 0.93 * reached < float(trace.eval_raw[0, 0])
+    assert float(trace.eval_raw[-1, 0]) < 0.97 * reached < float(trace.eval_raw[0, 0])
+
+
+TINY = [*(RecurrentNet(cell, 64, 8, 8) for cell in CELLS), Transformer(64, 4, 8, 2, 8, 1)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_compiled_steps_equal_eager_ones(name: str) -> None:
-    template = smallest(name)
-    group, learner = [task_of(name, template, seed) for seed in range(2)], learners.get("adam", lr=0.01)
-    eager, compiled = (inner.run(learner, {}, group, [0, 1], 5, compile=compile) for compile in (False, True))
+@compiler
+@pytest.mark.parametrize("model", TINY, ids=[*CELLS, "transformer"])
+def test_compiled_steps_equal_eager_ones(model) -> None:
+    """The length of a sequence multiplies the time to compile and changes nothing else: four characters are enough."""
+    program = Supervised(Text(4, 4), model)
+    numbers = {"init_scale": 1.0, "reference": math.log(64), "floor": 2.0, "horizon": 5.0}
+    task = Task(program, {name: torch.tensor(value) for name, value in numbers.items()}, program.shared())
+    learner = learners.get("sgd", lr=0.1)
+    eager, compiled = (inner.run(learner, {}, [task, task], [0, 1], 5, compile=compile) for compile in (False, True))
     torch.testing.assert_close(compiled.loss, eager.loss, rtol=1e-4, atol=1e-5)
+    assert (eager.loss[-1] != eager.loss[0]).all()
