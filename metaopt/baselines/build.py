@@ -121,7 +121,7 @@ def _round(
             built.failures[f"{key.baseline.name} on {key.spec.hash}, horizon {key.spec.horizon}"] = result
         else:
             store.put(key, result)
-            curves[key] = result.stored()
+            curves[key] = key.kept(result)
             built.computed += 1
         done += key.work
         if progress is not None:

@@ -29,7 +29,8 @@ class Curves:
     Attributes:
         steps: updates made at each evaluation [E], from 0 to the horizon.
         heldout: loss on the held-out examples [E, N].
-        train: mean training loss since the previous point [E, N]; at step 0 that of the first batch.
+        train: mean training loss since the previous point [E, N]; at step 0 that of the first batch. [0, N] where only held-out losses
+            were kept.
         diverged: runs that left the finite range or passed the task's cap [N].
     """
 

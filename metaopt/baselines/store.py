@@ -9,8 +9,9 @@ import json
 import os
 import platform
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -40,24 +41,33 @@ class CurveKey:
         baseline: optimizer and schedule.
         trials: choices of hyperparameters, one block of runs each.
         seeds: inner seeds of each block.
+        heldout_only: keep no training losses; searches and envelopes have no use for them, and they are half of a file.
     """
 
     spec: TaskSpec
     baseline: Baseline
     trials: tuple[Trial, ...]
     seeds: tuple[int, ...]
+    heldout_only: bool = False
 
     def to_json(self) -> str:
         """Return the canonical JSON text of the key, code versions included. Search spaces are not in it: the trials themselves are."""
         one = self.baseline
-        content = {
+        content: dict[str, Any] = {
             "task": asdict(self.spec),
             "optimizer": {"rule": one.rule, "options": one.options, "schedule": one.schedule},
             "trials": [trial.values for trial in self.trials],
             "seeds": self.seeds,
             "code": [code_version(self.spec.family), optimizer_code(one.learner())],
         }
+        if self.heldout_only:
+            content["heldout_only"] = True
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    def kept(self, curves: Curves) -> Curves:
+        """Return what the store gives back for these curves, so that fresh ones and stored ones are equal."""
+        stored = curves.stored()
+        return replace(stored, train=stored.train[:0]) if self.heldout_only else stored
 
     @property
     def file_name(self) -> str:
@@ -116,6 +126,7 @@ class Store:
         """Write curves (losses as float32) so that the file appears whole or not at all; last writer wins with equal content."""
         folder = self.folders[-1]
         folder.mkdir(parents=True, exist_ok=True)
+        curves = key.kept(curves)
         arrays = {name: np.ascontiguousarray(getattr(curves, name), dtype=bool if name == "diverged" else np.float32) for name in _FIELDS}
         versions = json.dumps({"python": platform.python_version(), "torch": torch.__version__}, sort_keys=True)
         arrays["versions"] = np.frombuffer(versions.encode(), np.uint8)  # no metadata: several entries would come in any order

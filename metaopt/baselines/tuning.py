@@ -79,7 +79,9 @@ def tuning_keys(spec: TaskSpec, baseline: Baseline, trials: int = max(TRIALS)) -
     ends = [first, *range(first + _LARGEST_BLOCK, MOST_TRIALS, _LARGEST_BLOCK), MOST_TRIALS]
     needed = [end for start, end in zip([0, *ends], ends, strict=False) if start < trials]
     design = baseline.trials(needed[-1])
-    return tuple(CurveKey(spec, baseline, design[start:end], seeds) for start, end in zip([0, *needed], needed, strict=False))
+    return tuple(
+        CurveKey(spec, baseline, design[start:end], seeds, heldout_only=True) for start, end in zip([0, *needed], needed, strict=False)
+    )
 
 
 def tune(keys: Sequence[CurveKey], curves: Mapping[CurveKey, Curves], cap: float) -> Tuned:
@@ -114,7 +116,9 @@ def envelope_key(spec: TaskSpec, optimizer: str = "adam") -> CurveKey:
     """
     seeds = tuple(stable_hash("tune", spec.hash, k) for k in range(ENVELOPE_SEEDS))
     baseline = get(f"{optimizer}+constant")
-    return CurveKey(replace(spec, horizon=max(REFERENCE_HORIZONS) * spec.horizon), baseline, baseline.rate_trials(), seeds)
+    return CurveKey(
+        replace(spec, horizon=max(REFERENCE_HORIZONS) * spec.horizon), baseline, baseline.rate_trials(), seeds, heldout_only=True
+    )
 
 
 def _final_loss(curves: Curves, cap: float) -> float:

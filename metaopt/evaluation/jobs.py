@@ -76,7 +76,7 @@ class JobRunner:
             if isinstance(result, str):
                 raise WorkerLostError(f"baseline {key.baseline.name} failed on task {key.spec.hash}: {result}")
             self.store.put(key, result)
-            found[key] = result.stored()
+            found[key] = key.kept(result)
         return found
 
 

@@ -218,7 +218,11 @@ def test_a_process_that_dies_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_set_of_curves_is_small(built):
-    """What decides the size of the shipped stores: fifteen trials and three seeds stay below 20 kB."""
-    sizes = [os.path.getsize(built[0] / tuning_keys(SPECS[0], one)[0].file_name) for one in CHOSEN[:3]]
-    assert max(sizes) < 20_000
+    """What decides the size of the shipped stores: fifteen trials and three seeds stay below 10 kB."""
+    shelf, key = Store((built[0],)), tuning_keys(SPECS[0], CHOSEN[1])[0]
+    longest = shelf.get(key)
+    assert longest.train.size == 0
+    per_point = longest.heldout.shape[1] * 4
+    sizes = [os.path.getsize(built[0] / key.file_name) + (41 - len(longest.steps)) * per_point]  # of a run with all points
+    assert max(sizes) < 10_000
     assert store.BUNDLED.is_dir()

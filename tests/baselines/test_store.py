@@ -94,6 +94,19 @@ def test_runs_by_trial(key, curves):
     assert key.work == 20 * 2 * 2
 
 
+def test_searches_keep_no_training_losses(tmp_path, key, curves):
+    thin = dataclasses.replace(key, heldout_only=True)
+    assert thin.file_name != key.file_name, "a thin file must not stand in for a whole one"
+    shelf = Store((tmp_path,))
+    for one in (key, thin):
+        shelf.put(one, curves)
+        assert same(shelf.get(one), one.kept(curves))
+    assert shelf.get(thin).train.shape == (0, 4)
+    assert np.array_equal(shelf.get(thin).heldout, curves.heldout)
+    assert thin.at(shelf.get(thin), key.trials[1]).heldout.shape == (len(curves.steps), 2)
+    assert (tmp_path / thin.file_name).stat().st_size < (tmp_path / key.file_name).stat().st_size
+
+
 def test_stores_of_two_machines_merge(tmp_path, key, curves):
     here, there = tmp_path / "here", tmp_path / "there"
     other = dataclasses.replace(key, seeds=(13, 14))
