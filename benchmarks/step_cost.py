@@ -69,7 +69,9 @@ def main() -> None:
     """Print the table, or JSON rows."""
     bundled = [row["name"] for row in list_artifacts() if row["kind"] == "update_rule"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optimizers", default=",".join([*bundled, "mlp", "celo2_base", "learnable_adam", "adamw"]))
+    parser.add_argument(
+        "--optimizers", default=",".join([*bundled, "mlp", "celo2_base", "learnable_adam", "small_fc", "celo2", "nn_adam", "star", "adamw"])
+    )
     parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
