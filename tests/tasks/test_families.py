@@ -14,7 +14,7 @@ from metaopt.tasks.task import Task
 from metaopt.testing import FAMILY_CLAUSES, TASK_CLAUSES, check_family, check_task
 
 FAMILIES = tasks.names()
-RATES = (1e-3, 1e-2, 1e-1)
+RATES = (1e-3, 1e-2, 3e-2, 1e-1)
 STEPS = 250  # of Adam with warm-up and cosine
 TUNED = 0.35  # normalised loss that the best of the rates reaches
 MARGIN = 0.4  # by which it is below the loss at initialisation
