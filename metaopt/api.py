@@ -5,7 +5,7 @@ Everything about the input is checked here before anything is written or any wor
 
 import importlib.util
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> "Run":
     """Meta-train and return the run: its directory, the path of its artifact, and its metrics.
 
@@ -48,6 +49,7 @@ def train(
         device: auto, cpu, cuda, cuda:i or mps.
         resume: continue from the last commit of `run_dir`, or start if there is none.
         progress: called after every outer step.
+        announce: called before the first outer step of a new run on this machine with one line: the time and memory that it will take.
 
     Raises:
         ConfigError: bad input; nothing has been written.
@@ -69,7 +71,7 @@ def train(
 
     from metaopt.outer import trainer  # after the checks: a misspelt key should not have to wait for it
 
-    return trainer.train(config, run_path, workers, address, chosen, resume, progress)
+    return trainer.train(config, run_path, workers, address, chosen, resume, progress, announce)
 
 
 def evaluate(

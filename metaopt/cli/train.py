@@ -33,8 +33,12 @@ def command(
     quiet: bool,
 ) -> int:
     """Meta-train. CONFIG is the path of a YAML file or a bundled name; KEY=VALUE replaces one of its values (outer.steps=50)."""
+
+    def announce(line: str) -> None:
+        click.echo(f"expected: {line}", err=True)
+
     with ProgressDisplay(quiet) as progress:
-        run = api.train(config, overrides, seed, run_dir, workers, address, device, resume, progress)
+        run = api.train(config, overrides, seed, run_dir, workers, address, device, resume, progress, None if quiet else announce)
     if run.stopped:
         click.echo(f"preempted: continue with --resume --run-dir {run.path}", err=True)
         return STOPPED

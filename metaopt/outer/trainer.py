@@ -1,6 +1,7 @@
 """A whole run of meta-training: from a config to a run directory with an artifact, begun or resumed."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from metaopt.outer.export import Chosen, export
 from metaopt.outer.loop import Loop
 from metaopt.outer.metrics import read_metrics, read_rows
 from metaopt.outer.plots import plot_run
+from metaopt.outer.prediction import predict
 from metaopt.outer.run_directory import RunDirectory
 from metaopt.outer.shards import ShardSetup, make_learner, shard_sources
 from metaopt.outer.signals import StopRequest
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "train"]
 
+_PREDICTION_S = 3.0  # time to spend on the prediction
 _log = logging.getLogger(__name__)
 
 
@@ -72,11 +75,13 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Run:
     """Meta-train as `config` says, in `run_dir`, and return the run.
 
     The bytes of theta, checkpoints and `metrics.jsonl` depend on the config alone, for any number of workers and any number of resumes, on
-    one device type and thread count.
+    one device type and thread count. `announce` gets one line on the time and memory that a new run on this machine will take, measured
+    before its first step.
 
     Raises:
         ConfigError: the run directory is in use or not empty, or the workers cannot be had.
@@ -92,6 +97,8 @@ def train(
         with make_pool(workers, address, ShardSetup(config, device), config.outer.threads_per_worker, device) as pool:
             if found is None:
                 directory.write_config(config.to_yaml())
+                if announce is not None and address is None:
+                    announce(predict(config, workers, device, _PREDICTION_S).sentence())
             else:
                 _log.warning(
                     "resuming after outer step %d of %d; at most %d were lost",

@@ -21,7 +21,9 @@ class FakeTrain:
         self.arguments: tuple[Any, ...] = ()
 
     def __call__(self, *arguments: Any) -> SimpleNamespace:
-        *self.arguments, progress = arguments
+        *self.arguments, progress, announce = arguments
+        if announce is not None:
+            announce("about 2 s and 3 MiB")
         progress("outer step", 2, 2, {"meta-loss": 0.5})
         return self.run
 
@@ -46,7 +48,7 @@ def test_arguments_reach_the_front_door(monkeypatch: pytest.MonkeyPatch) -> None
     result = CliRunner().invoke(cli, ["train", *words])
     assert train.arguments == ["quickstart", ("outer.steps=5", "compile=true"), 3, Path("there"), 2, None, "cpu", True]
     assert (result.exit_code, result.stdout) == (0, "runs/x/artifact\n")
-    assert result.stderr == "outer step 2/2, meta-loss 0.5, 0 s left\n"
+    assert result.stderr == "expected: about 2 s and 3 MiB\nouter step 2/2, meta-loss 0.5, 0 s left\n"
 
 
 def test_quiet_prints_the_result_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,3 +227,11 @@ def test_it_learns(tmp_path: Path) -> None:
     scores = load(str(run.artifact)).card["scores"]
     assert [score["metric"] for score in scores] == ["meta_loss_change"]
     assert scores[0]["value"] == run.change.difference
+
+
+def test_a_new_run_says_what_it_will_take_and_a_resumed_one_does_not(tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer.train(small(outer__steps=1), tmp_path / "run", announce=said.append)
+    trainer.train(small(outer__steps=1), tmp_path / "run", resume=True, announce=said.append)
+    assert len(said) == 1
+    assert re.fullmatch(r"about \S+ \S+ and \S+ \S+: 1 outer steps? of \S+ \S+ on 1 worker.*", said[0])
