@@ -28,7 +28,10 @@ class StepRecord(NamedTuple):
 
 
 class Learner(Protocol):
-    """A learner of any kind, hashable; its meta-parameters are `theta`, possibly empty."""
+    """A learner of any kind, hashable; its meta-parameters are `theta`, possibly empty.
+
+    Optional: `vectorised = False`, for one that vmap cannot trace; `inner.run` then takes its particles one after another.
+    """
 
     def __hash__(self) -> int: ...
 

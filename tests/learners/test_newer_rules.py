@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from metaopt.learners.update_rules.adafactor_rule import Adafactor
+from metaopt.learners.update_rules.adafactor import Adafactor
 from metaopt.learners.update_rules.classic import AdamW
 from metaopt.learners.update_rules.lion import Lion
 from metaopt.learners.update_rules.muon import Muon

@@ -3,7 +3,7 @@
 from typing import Any
 
 from metaopt.learners.update_rules import celo2, classic, mlp, nn_adam, small_fc, star
-from metaopt.learners.update_rules.adafactor_rule import Adafactor
+from metaopt.learners.update_rules.adafactor import Adafactor
 from metaopt.learners.update_rules.celo2 import Celo2, Celo2Base
 from metaopt.learners.update_rules.classic import ClassicRule
 from metaopt.learners.update_rules.learnable_adam import LearnableAdam
