@@ -171,4 +171,4 @@ def test_late_training_on_digits_with_graft() -> None:
     losses = inner.run(learner, theta, [task], [0], 1000).normalised[:, 0]
     assert torch.isfinite(losses).all()
     assert float(losses[-100:].mean()) < 0.02
-    assert float(losses[-100:].mean()) < 1.5 * float(losses[600:700].mean()) + 1e-3
+    assert float(losses[-100:].mean()) < float(losses[600:700].mean()) + 5e-3  # does not rise again
