@@ -64,7 +64,7 @@ def test_amounts_come_from_csv_files(tmp_path: Path) -> None:
     path.write_text("rooms,price\n" + "".join(f"{i},{i * 1.5 + 2}\n" for i in range(20)))
     found = data.from_csv(path, label="price", amounts=True)
     torch.testing.assert_close(found.labels, found.inputs[:, 0])  # a line through the mean, both standardised
-    with pytest.raises(ConfigError, match="row 1, column 'price' must be an integer, got '2.0'"):
+    with pytest.raises(ConfigError, match=r"row 1, column 'price' must be an integer, got '2\.0'"):
         data.from_csv(path, label="price")
 
 
