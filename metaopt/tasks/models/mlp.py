@@ -10,14 +10,11 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.errors import TaskError
-from metaopt.names import nearest
+from metaopt.tasks.models.parametrisation import check_parametrisation
 from metaopt.tasks.models.parts import ACTIVATIONS, check_parts, head_weight, linear, norm_params, normed, weight
 from metaopt.tasks.task import Params
 
-__all__ = ["MLP", "PARAMETRISATIONS"]
-
-PARAMETRISATIONS = ("standard", "mu")
-_MU_INITIALISERS = ("normal", "uniform")
+__all__ = ["MLP"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,9 @@ class MLP:
         check_parts(self.activation, self.initialiser, self.norm)
         if len(self.sizes) < 2 or min(self.sizes) < 1:
             raise TaskError(f"MLP sizes must be at least two numbers >= 1, got {self.sizes}")
-        if self.parametrisation not in PARAMETRISATIONS:
-            raise TaskError(f"model parametrisation {self.parametrisation!r} is unknown{nearest(self.parametrisation, PARAMETRISATIONS)}")
-        if self.parametrisation == "mu" and (len(self.sizes) < 3 or self.initialiser not in _MU_INITIALISERS):
-            raise TaskError(
-                f"parametrisation 'mu' needs a hidden layer and an initialiser of variance 1 / fan_in ({', '.join(_MU_INITIALISERS)}),"
-                f" got sizes {self.sizes} and initialiser {self.initialiser!r}"
-            )
+        check_parametrisation(self.parametrisation, self.initialiser)
+        if self.parametrisation == "mu" and len(self.sizes) < 3:
+            raise TaskError(f"parametrisation 'mu' needs a hidden layer, got MLP sizes {self.sizes}")
 
     @property
     def step_scales(self) -> dict[str, float]:
