@@ -29,6 +29,12 @@ from metaopt.tasks.task import Batch, Numbers, Params, Task
 __all__ = ["Row", "Subject", "balancing", "digits", "error_at", "exact", "figure", "measure", "stability", "table"]
 
 _NORMAL_95 = 1.96
+_SHOWN_AS_EXACT = 1e-3
+# Solid below dashed below dotted, so that lines that coincide are all seen.
+_STYLES = (
+    *(("#0072B2", "-"), ("#D55E00", (0, (5, 4))), ("#009E73", "-"), ("#CC79A7", (0, (5, 4))), ("#E69F00", "-"), ("#56B4E9", (0, (2, 3)))),
+    *(("#000000", (0, (5, 4))), ("#8C6BB1", "-"), ("#8C564B", (0, (5, 4))), ("#7F7F7F", (0, (1, 2))), ("#B22222", "-.")),
+)
 _N, _P = 23, 10
 
 
@@ -158,17 +164,20 @@ def figure(panels: Sequence[tuple[Subject, Sequence[Row]]], budget: float) -> by
     drawing = Figure(figsize=(10.5, 5.2), layout="constrained", dpi=110)
     grid = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     labels = list(dict.fromkeys(row.label for _, rows in panels for row in rows))
-    palette = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-    style = {label: (palette[i % 7], "-" if i < 7 else "--") for i, label in enumerate(labels)}
+    style = {label: _STYLES[i % len(_STYLES)] for i, label in enumerate(labels)}
     budgets = torch.logspace(2.5, 7.0, 60).tolist()
     for axes, (subject, rows) in zip(grid, panels, strict=True):
+        exact_ones = [row.label for row in rows if row.noise == 0.0 and error_at(row, 1.0) < _SHOWN_AS_EXACT]
         for row in rows:
             spent = [x for x in budgets if x >= row.total / (2 * subject.pairs)]  # at least one run of one member
-            if row.noise == 0.0:  # exact from the first episode on, or wrong from then on
-                spent = [row.total, budgets[-1]]
-            shown = [max(error_at(row, x), 1.1e-3) for x in spent]
+            shown = [error_at(row, x) for x in spent]
+            if row.label in exact_ones:  # from the first run on; one above the other
+                spent = [row.total / (2 * subject.pairs), budgets[-1]]
+                shown = [1.2e-3 * 1.3 ** exact_ones.index(row.label)] * 2
             colour, dash = style[row.label]
-            axes.loglog(spent, shown, color=colour, linestyle=dash, linewidth=1.8, label=row.label)
+            axes.loglog(spent, shown, color=colour, linestyle=dash, linewidth=2.0, label=row.label)
+        if exact_ones:
+            axes.text(budgets[-1] / 1.2, 1.2e-3 * 1.35 ** len(exact_ones), "exact", ha="right", fontsize=9)
         axes.axvline(budget, color="#999999", linewidth=0.8, linestyle=":")
         axes.axhline(1.0, color="#999999", linewidth=0.8)
         axes.set(xlabel="compute (plain inner steps)", title=subject.title, ylim=(1e-3, 30.0), xlim=(budgets[0], budgets[-1]))
