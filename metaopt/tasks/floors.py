@@ -8,6 +8,7 @@ __all__ = ["FLOORS", "floor"]
 
 FLOORS: dict[str, float] = {
     "digits_mlp": 0.0397,
+    "digits_mlp_mu": 0.0446,
     "digits_conv": 0.286,
     "digits_logistic": 0.127,
     "digits_resnet": 0.355,
@@ -32,6 +33,7 @@ FLOORS: dict[str, float] = {
     "text_gru": 2.39,
     "text_lstm": 2.38,
     "text_transformer": 2.4,
+    "text_transformer_mu": 2.43,
 }
 
 

@@ -14,7 +14,7 @@ from metaopt.tasks.families.language import TEXT_GRU, TEXT_LSTM, TEXT_RNN, TEXT_
 from metaopt.tasks.families.learned_optimizer import LEARNED_OPTIMIZER_TASK
 from metaopt.tasks.families.mnist import MNIST_CONV, MNIST_MLP
 from metaopt.tasks.families.mnist1d import MNIST1D_CONV, MNIST1D_MLP
-from metaopt.tasks.families.mu import DIGITS_MLP_MU
+from metaopt.tasks.families.mu import DIGITS_MLP_MU, TEXT_TRANSFORMER_MU
 from metaopt.tasks.families.quadratic import QUADRATIC
 from metaopt.tasks.families.tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from metaopt.tasks.families.textures import TEXTURES_CONV, TEXTURES_MLP
@@ -50,5 +50,6 @@ FAMILIES: tuple[Family, ...] = (
     TEXT_GRU,
     TEXT_LSTM,
     TEXT_TRANSFORMER,
+    TEXT_TRANSFORMER_MU,
     LEARNED_OPTIMIZER_TASK,
 )

@@ -18,7 +18,7 @@ from metaopt.tasks.models.transformer import Transformer
 from metaopt.tasks.sampling import Axis, Choices, Integers, LogIntegers, Shape, draw_templates
 from metaopt.tasks.streams.text import Text, text_digest
 
-__all__ = ["TEXT_GRU", "TEXT_LSTM", "TEXT_RNN", "TEXT_TRANSFORMER", "digest_mark"]
+__all__ = ["TEXT_GRU", "TEXT_LSTM", "TEXT_RNN", "TEXT_TRANSFORMER", "digest_mark", "transformer"]
 
 _COUNTS = {"meta_train": 8, "meta_valid": 2, "meta_test": 3}
 _INIT_SCALE = (0.5, 1.5)
@@ -39,7 +39,8 @@ def _recurrent(shape: Shape) -> Supervised:
     return Supervised(_stream(shape), model)
 
 
-def _transformer(shape: Shape) -> Supervised:
+def transformer(shape: Shape) -> Supervised:
+    """Return the program of a transformer's shape; its axis `parametrisation` may be left out."""
     stream, width = _stream(shape), int(shape["width"])
     model: Model = Transformer(
         stream.classes,
@@ -50,6 +51,7 @@ def _transformer(shape: Shape) -> Supervised:
         layers=int(shape["layers"]),
         activation=str(shape["activation"]),
         norm=str(shape["norm"]),
+        parametrisation=str(shape.get("parametrisation", "standard")),
     )
     return Supervised(stream, model)
 
@@ -110,7 +112,7 @@ TEXT_TRANSFORMER = ShapedFamily(
         _COUNTS,
         _affordable,
     ),
-    _transformer,
+    transformer,
     partial(_constants, "text_transformer"),
     _INIT_SCALE,
     marks=digest_mark,

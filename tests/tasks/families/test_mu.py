@@ -58,8 +58,9 @@ def test_what_the_parametrisation_does_not_fit_is_refused(options, message: str)
         MLP(**{"sizes": (4, 3, 2), "activation": "relu", **options})
 
 
-def test_the_splits_of_the_family_grow_in_width() -> None:
-    family = tasks.get("digits_mlp_mu")
+@pytest.mark.parametrize("name", ["digits_mlp_mu", "text_transformer_mu"])
+def test_the_splits_of_the_families_grow_in_width(name: str) -> None:
+    family = tasks.get(name)
     widths = {split: [int(name.split("x")[0]) for name in family.templates(split)] for split in ("meta_train", "meta_test")}
     assert max(widths["meta_train"]) < min(widths["meta_test"])
 
@@ -73,6 +74,14 @@ def test_the_scales_reach_the_learner_through_augmentations() -> None:
     plain = task("16x3-relu-b64")
     assert plain.step_scales == {"layer1.weight": 1 / 16, "layer2.weight": 1 / 16}
     assert Reparametrisation().apply(plain, 0).step_scales == plain.step_scales
+
+
+def test_scales_and_embeddings_of_a_language_model() -> None:
+    family = tasks.get("text_transformer_mu")
+    subject = family.build(family.sample("16x2", 0, (60, 60)))
+    assert subject.step_scales["layer1.down.weight"] == 1 / 32
+    assert subject.embeddings == {"embed.weight", "positions"}
+    assert not subject.embeddings & subject.step_scales.keys()
 
 
 def final_losses(rule: str, **options: float) -> list[float]:
