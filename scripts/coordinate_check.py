@@ -1,6 +1,6 @@
 """Draw how far five steps move each layer, against width, in both parametrisations; exit code 1 unless the maximal update one is flat.
 
-python scripts/coordinate_check.py --out docs/figures/coordinate_check.png
+python scripts/coordinate_check.py --out docs/images/coordinate_check.png
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("docs/figures/coordinate_check.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/coordinate_check.png"))
     args = parser.parse_args()
     checks: dict[str, CoordinateCheck] = {}
     try:

@@ -1,6 +1,6 @@
 """Compare all estimators at equal compute, and write the table and the figure of docs/estimators.md.
 
-python scripts/estimator_study.py [--groups G] [--figure docs/figures/estimator_study.png] [--budget STEPS]
+python scripts/estimator_study.py [--groups G] [--figure docs/images/estimator_study.png] [--budget STEPS]
 """
 
 import argparse
@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--groups", type=int, default=40, help="independent estimators a row")
     parser.add_argument("--budget", type=float, default=1e5, help="plain inner steps at which errors are compared")
-    parser.add_argument("--figure", type=Path, default=Path("docs/figures/estimator_study.png"))
+    parser.add_argument("--figure", type=Path, default=Path("docs/images/estimator_study.png"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     panels = []

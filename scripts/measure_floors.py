@@ -23,7 +23,8 @@ def main() -> int:
         rows = []
         for template in family.templates("meta_train") or family.templates("meta_test"):
             row = reached(family, template, arguments.steps)
-            print(f"{name} {template}: {row.first:.3g} -> {row.heldout:.3g} (train {row.train:.3g}) at {row.rate:g}", file=sys.stderr, flush=True)
+            found = f"{row.first:.3g} -> {row.heldout:.3g} (train {row.train:.3g}) at {row.rate:g}"
+            print(f"{name} {template}: {found}", file=sys.stderr, flush=True)
             rows.append(row)
         print(f'    "{name}": {floor_of(rows)},', flush=True)
     return 0

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from metaopt.config.sections import config_error
 from metaopt.config.yaml_core import shorten
+from metaopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from metaopt.config.schema import Config
@@ -23,7 +24,11 @@ def check_between_sections(config: "Config") -> None:
     shards = sum(task.shards for task in config.tasks)
     if (asked := config.outer.shards_per_step) is not None and asked > shards:
         raise config_error(("outer", "shards_per_step"), f"must be <= {shards}, the shards of all tasks, got {asked}")
-    shortest, window = min(task.horizon[0] for task in config.tasks), config.outer.estimator.recipe.window
+    try:
+        window = config.outer.estimator.recipe.window
+    except ConfigError as error:  # options that do not go together
+        raise config_error(("outer", "estimator"), f"cannot be used: {error}") from error
+    shortest = min(task.horizon[0] for task in config.tasks)
     if window > shortest:
         raise config_error(("outer", "estimator", "window"), f"must be <= {shortest}, the shortest horizon of the tasks, got {window}")
     families = sorted({task.family for task in config.tasks})

@@ -28,9 +28,10 @@ def step_row(
 ) -> dict[str, Any]:
     """Return the row of the `step`-th outer step: losses, the numbers of the update, what went wrong, and the caller's counts."""
     wrong = {"nonfinite_rows": sum(e.nonfinite for e in estimates.values()), "diverged": sum(e.diverged for e in estimates.values())}
+    clipped = sum(e.clipped_frac for e in estimates.values()) / max(1, len(estimates))
     made = {"inner_steps": sum(e.inner_steps for e in estimates.values())}
     made["sequential_steps"] = max((e.sequential_steps for e in estimates.values()), default=0)
-    return {"step": step, **step_losses(estimates, families), **numbers, **wrong, **counts, **made}
+    return {"step": step, **step_losses(estimates, families), **numbers, "estimator_clipped_frac": clipped, **wrong, **counts, **made}
 
 
 def validation_row(

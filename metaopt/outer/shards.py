@@ -19,7 +19,7 @@ from metaopt.outer.validation import Measured, ValidationWork, measure
 from metaopt.seeds import stable_hash
 from metaopt.tasks.source import TaskSource
 
-__all__ = ["CatchUp", "ShardSetup", "ShardWork", "ShardWorker", "make_learner", "shard_sources"]
+__all__ = ["CatchUp", "ShardSetup", "ShardWork", "ShardWorker", "check_buildable", "make_learner", "shard_sources"]
 
 
 def make_learner(config: Config) -> GradientLearner:
@@ -42,6 +42,11 @@ def shard_sources(config: Config, phase: int = 0) -> tuple[TaskSource, ...]:
             stages = stage_horizons(config.outer, horizon)
             sources.append(TaskSource(family, order[i % len(order)], horizon, seed, config.augmentations.choices, stages))
     return tuple(sources)
+
+
+def check_buildable(config: Config, device: str) -> None:
+    """Raise ConfigError if the estimator cannot work with the learner, the tasks or `compile`; nothing runs."""
+    config.outer.estimator.recipe.build(make_learner(config), shard_sources(config)[0], 1, 0, device, config.compile)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from metaopt.outer.metrics import read_metrics, read_rows
 from metaopt.outer.plots import plot_run
 from metaopt.outer.prediction import predict
 from metaopt.outer.run_directory import RunDirectory
-from metaopt.outer.shards import ShardSetup, make_learner, shard_sources
+from metaopt.outer.shards import ShardSetup, check_buildable, make_learner, shard_sources
 from metaopt.outer.signals import StopRequest
 from metaopt.outer.snapshot import Snapshot
 from metaopt.outer.turns import measured_costs
@@ -84,10 +84,11 @@ def train(
     before its first step.
 
     Raises:
-        ConfigError: the run directory is in use or not empty, or the workers cannot be had.
+        ConfigError: the run directory is in use or not empty, the workers cannot be had, or the estimator cannot work with the learner.
         CheckpointError: there is no usable commit to resume from, or it belongs to another config or version.
         DivergedError: `outer.max_skipped` + 1 outer steps in a row had no finite meta-gradient; the state before them is committed.
     """
+    check_buildable(config, device)
     with RunDirectory(run_dir, resume) as directory, StopRequest() as stop:
         meta = Meta(config.hash, versions())
         found = checkpoint.latest(directory.checkpoints) if resume and directory.checkpoints.exists() else None

@@ -1,5 +1,6 @@
 """Rows by hand: means over shards and templates, and their standard errors."""
 
+import dataclasses
 import json
 import math
 
@@ -32,8 +33,14 @@ def test_a_row_adds_up_what_shards_report() -> None:
     row = step_row(7, {0: estimate(0.3), 2: estimate(0.6, sequential_steps=50)}, FAMILIES, {"lr": 0.1}, skipped=3, phase=1)
     assert (row["step"], row["lr"], row["skipped"], row["phase"]) == (7, 0.1, 3, 1)
     assert (row["nonfinite_rows"], row["diverged"], row["inner_steps"], row["sequential_steps"]) == (2, 4, 200, 50)
-    assert step_row(1, {}, FAMILIES, {})["sequential_steps"] == 0
+    assert row["estimator_clipped_frac"] == 0.0
     assert json.loads(json.dumps(row)) == row
+    assert step_row(1, {}, FAMILIES, {})["sequential_steps"] == 0
+
+
+def test_what_estimators_clipped_is_their_mean() -> None:
+    estimates = {0: dataclasses.replace(estimate(0.3), clipped_frac=0.5), 1: estimate(0.3)}
+    assert step_row(1, estimates, FAMILIES, {"clipped_frac": 1.0})["estimator_clipped_frac"] == 0.25
 
 
 def test_a_validation_names_every_candidate_and_the_better_ones_templates() -> None:
