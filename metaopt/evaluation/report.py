@@ -26,7 +26,7 @@ __all__ = ["SCHEMA_VERSION", "Report", "Results", "TaskCurves", "write_report"]
 SCHEMA_VERSION = 1
 _LEGEND = (
     "IQM [95 %] over {runs} runs a line; speed-up over the best scheduled baseline;\n"
-    "K: learning rates tried; cens.: speed-ups cut at 4; fail: failed runs."
+    "K: trials; cens.: speed-ups cut at 4; fail: failed runs."
 )
 
 
