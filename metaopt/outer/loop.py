@@ -60,6 +60,7 @@ class Loop:
         self.selection = Selection.of(None if config.validation is None else config.validation.patience, state.selection)
         self.metrics = MetricsWriter(directory.metrics, state.rows.get("metrics", 0))
         self.timing = MetricsWriter(directory.timing, state.rows.get("timing", 0))
+        self.why = "unknown"  # what the last piece of work that was given up said
 
     def enter(self, phase: Phase, theta: Theta) -> None:
         """Begin a phase from a theta: nothing but theta, the counters and the shards given up is left of the one before."""
@@ -173,6 +174,10 @@ class Loop:
         self.timing.append({"step": self.step, "seconds": time.monotonic() - begin, "worker_s": worker_s})
         if self.totals["skipped_in_a_row"] > self.config.outer.max_skipped or not self.active():
             self.commit()
+            if not self.active():
+                raise DivergedError(
+                    f"all {len(self.families)} shards were given up, the last one by {self.why}; see {self.directory.timing}"
+                )
             raise DivergedError(
                 f"no usable meta-gradient in {self.totals['skipped_in_a_row']} outer steps in a row (outer.max_skipped="
                 f"{self.config.outer.max_skipped}), {len(self.quarantined)} of {len(self.families)} shards given up; lower"
@@ -227,7 +232,8 @@ class Loop:
         """Write down what will not be tried again, and why."""
         self.timing.append({"step": self.step, "quarantined": what, "error": result.error, "worker_s": 0.0})
         reason = (result.error or "").strip().splitlines()
-        _log.warning("%s is given up after outer step %d: %s", what, self.step, reason[-1] if reason else "unknown")
+        self.why = reason[-1] if reason else "unknown"
+        _log.warning("%s is given up after outer step %d: %s", what, self.step, self.why)
 
     def commit(self) -> None:
         """Fetch what shards changed since the last commit, and write a checkpoint."""

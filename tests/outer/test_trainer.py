@@ -235,3 +235,12 @@ def test_a_new_run_says_what_it_will_take_and_a_resumed_one_does_not(tmp_path: P
     trainer.train(small(outer__steps=1), tmp_path / "run", resume=True, announce=said.append)
     assert len(said) == 1
     assert re.fullmatch(r"about \S+ \S+ and \S+ \S+: 1 outer steps? of \S+ \S+ on 1 worker.*", said[0])
+
+
+def test_a_run_without_shards_says_why_the_last_one_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(self, item):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(shards.ShardWorker, "handle", handle)
+    with pytest.raises(DivergedError, match=r"^all 3 shards were given up, the last one by RuntimeError: planted; see .*timing\.jsonl$"):
+        trainer.train(small(outer__steps=6, outer__shards_per_step=3), tmp_path / "run")

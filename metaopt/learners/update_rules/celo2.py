@@ -79,7 +79,7 @@ class Celo2Base:
         """Return (step, state)."""
         out, adam_size, state = _learned(theta, param, grad, state)
         size = adam_size if self.output == "graft" else 1.0
-        unit = out * torch.rsqrt(_EPS_NORM + (out * out).mean())
+        unit = out * torch.rsqrt(_EPS_NORM + _mean_square(out))
         step = torch.exp(theta["log_step"][0 if param.dim() >= 2 else 1]) * size
         return (unit * step).reshape(param.shape), state
 
@@ -124,7 +124,7 @@ class Celo2:
         out, adam_size, state = _learned(theta, param, grad, state)
         out = orthogonalised(out.reshape(param.shape[0], -1))
         size = adam_size if self.output == "graft" else 1.0
-        unit = out * torch.rsqrt(_EPS_NORM + (out * out).mean())
+        unit = out * torch.rsqrt(_EPS_NORM + _mean_square(out))
         return (unit * (step * size)).reshape(param.shape), state
 
 
@@ -138,16 +138,21 @@ def _init_accumulators(param: Tensor) -> State:
     return {"m": momenta, "v": torch.zeros_like(param), **init_factored(param, len(_FACTORED_DECAYS))}
 
 
+def _mean_square(values: Tensor) -> Tensor:
+    """Return the mean square as [1]: forward-mode derivatives of a Python number times a 0-d tensor come out in float64 under vmap."""
+    return (values * values).mean().reshape(1)
+
+
 def _learned(theta: Theta, param: Tensor, grad: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-    """Return (the network's output [n], the RMS of Adam's own update, state)."""
+    """Return (the network's output [n], the RMS of Adam's own update [1], state)."""
     m = moving_average(state["m"], grad, _MOMENTUM_DECAYS)
     v = _SECOND_DECAY * state["v"] + (1 - _SECOND_DECAY) * grad * grad
     moments, factor, row, column = factored_moments(grad, state, _FACTORED_DECAYS)
     inverse = torch.rsqrt(v + _EPS_V)
-    limit = _CLIP * torch.sqrt((grad * grad).mean())
-    groups = [grad, torch.clamp(grad, -limit, limit), param, m, v, m * inverse, inverse, grad * factor, grad * inverse]
+    limit = _CLIP * torch.sqrt(_mean_square(grad))
+    groups = [grad, torch.clamp(grad.reshape(-1), -limit, limit), param, m, v, m * inverse, inverse, grad * factor, grad * inverse]
     if param.dim() >= 2:
         groups += [row, column, torch.rsqrt(row + _EPS_V), torch.rsqrt(column + _EPS_V), m * factor]
     features = torch.cat([g.reshape(-1, param.numel()) for g in groups])
     scale = torch.rsqrt(_EPS_NORM + (features * features).mean(1))
-    return network(theta, features, scale)[0], 1.0 / scale[_ADAM_FEATURE], {"m": m, "v": v, **moments}
+    return network(theta, features, scale)[0], 1.0 / scale[_ADAM_FEATURE : _ADAM_FEATURE + 1], {"m": m, "v": v, **moments}
