@@ -85,12 +85,14 @@ def evaluate(
     scores = sort_rows([row for task in scored for row in _rows(task, candidates, measured)])
     references = pd.concat([_reference_rows(scores, task, one.name) for task, one in measured.references.items()])
     order = [(one.name, 1) for one in candidates] + [(one.name, trials) for one in chosen for trials in TRIALS]
+    curves = {task.name: _shown(task, candidates, measured) for task in scored}
+    full = "; ".join(f"{name}: {one.reference}" for name, one in curves.items())
     results = Results(
         provenance=provenance(plan, candidates, chosen, count, place, THREADS),
         scores=scores,
         summary=summarise(scores, references, order),
-        notes=notes(scores, measured.tuned, candidates, plan),
-        curves={task.name: _shown(task, candidates, measured) for task in scored},
+        notes=[*notes(scores, measured.tuned, candidates, plan), f"references, tuned on other seeds: {full}"],
+        curves=curves,
     )
     timings = {"seconds": time.monotonic() - started, "workers": workers, "jobs": dict(sorted(runner.seconds.items()))}
     gone = sum(isinstance(curves, str) for curves in measured.learners.values())

@@ -147,15 +147,22 @@ def report_json(results: Results) -> str:
 
 
 def _task_table(results: Results) -> Table:
-    """Return the median final loss of every line on every task, and each task's reference."""
+    """Return the median final loss of every line on every task, and each task's reference: its optimizer and rate."""
     medians = results.scores.groupby(["learner", "trials", "task"]).final_loss.median()
     lines = list(results.summary[["learner", "kind", "trials"]].itertuples(index=False, name=None))
     names = [learner if kind == "learner" else f"{learner} K={trials}" for learner, kind, trials in lines]
     rows = [
-        (task, one.reference, *(f"{medians[learner, trials, task]:.4f}" for learner, _, trials in lines))
+        (task, _optimizer_and_rate(one.reference), *(f"{medians[learner, trials, task]:.4f}" for learner, _, trials in lines))
         for task, one in results.curves.items()
     ]
     return ("task", "reference", *names), rows
+
+
+def _optimizer_and_rate(reference: str) -> str:
+    """Return `adamw, lr 0.03` of `adamw@lr=0.03,beta1=...` or `adamw@0.03`."""
+    name, _, settings = reference.partition("@")
+    rate = dict(part.partition("=")[::2] for part in settings.split(",")).get("lr", settings)
+    return f"{name}, lr {float(rate):.2g}"
 
 
 def _curve_png(name: str, curves: TaskCurves, kind: str) -> bytes:

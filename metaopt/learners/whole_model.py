@@ -4,6 +4,7 @@ An update rule sees one tensor; these need a second point, a number about the wh
 (`init`, `advance`) like any learner, run under `torch.func.vmap`, and take hyperparameters from theta where it has them.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ WholeState = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class WholeModelLearner:
+class WholeModelLearner(ABC):
     """A hand-made optimizer as a learner; float fields of a subclass are its hyperparameters, `lr` among them.
 
     Attributes:
@@ -67,14 +68,15 @@ class WholeModelLearner:
         """Return the hyperparameters, theta's entries first."""
         return {**self.hyperparameters, **theta}
 
+    @abstractmethod
     def init_state(self, h: Hypers, params: Params) -> WholeState:
         """Return the state before the first update."""
-        raise NotImplementedError
 
     def gradient_point(self, h: Hypers, params: Params, state: WholeState) -> Params:
         """Return where gradients are taken; `params` itself unless a subclass says otherwise."""
         return params
 
+    @abstractmethod
     def update(
         self, h: Hypers, params: Params, grads: Params, state: WholeState, t: Tensor, lr: Hyper, scales: dict[str, float]
     ) -> tuple[Params, WholeState]:
@@ -88,4 +90,3 @@ class WholeModelLearner:
             lr: scheduled step size.
             scales: the task's factor of it for each parameter.
         """
-        raise NotImplementedError

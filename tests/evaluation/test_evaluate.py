@@ -139,6 +139,7 @@ def test_a_broken_learner_is_counted_with_its_reason(small_suite, warm_store, tm
     assert len(rows) == 4
     assert set(rows.reason) == {"RuntimeError: out of order"}
     assert any("out of order" in note for note in report.results.notes)
+    assert any(note.startswith("references, tuned on other seeds: ") for note in report.results.notes)
     assert (report.path / "report.html").is_file()
 
 

@@ -141,3 +141,12 @@ def test_a_missing_run_is_an_error_not_an_average(results):
         score_cube(rows.iloc[1:], "final_loss")
     with pytest.raises(ValueError, match="duplicate"):
         score_cube(pd.concat([rows, rows]), "final_loss")
+
+
+@pytest.mark.parametrize("label", ["adamw@0.02612", "adamw@beta1=0.88,lr=0.02612,weight_decay=0.05"])
+def test_the_task_table_names_a_reference_in_a_few_words(results, tmp_path, label):
+    curves = {name: replace(one, reference=label) for name, one in results.curves.items()}
+    told = write_report(replace(results, curves=curves), {"seconds": 1.5}, tmp_path / "new").path
+    assert "adamw, lr 0.026 |" in (told / "report.md").read_text()
+    tasks = json.loads((told / "report.json").read_text())["results"]["tasks"]
+    assert {one["reference"] for one in tasks.values()} == {label}

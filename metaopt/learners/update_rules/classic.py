@@ -8,6 +8,7 @@ Source: the update equations in the documentation of `torch.optim`; Kingma, Ba, 
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
@@ -88,7 +89,7 @@ def _rmsprop(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) ->
 
 
 @dataclass(frozen=True)
-class ClassicRule:
+class ClassicRule(ABC):
     """A hand-made rule: theta is empty unless a caller sweeps or differentiates a hyperparameter through it.
 
     The fields of a subclass are its hyperparameters, hence the options of its configuration.
@@ -124,8 +125,9 @@ class ClassicRule:
         return self._formula({**self.hyperparameters, **theta}, param, grad, state, t)
 
     @staticmethod
+    @abstractmethod
     def _formula(h: Hypers, param: Tensor, grad: Tensor, state: State, t: Tensor) -> tuple[Tensor, State]:
-        raise NotImplementedError
+        """Return (direction, state)."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def from_torch(path: str | Path, name: str = "") -> DataSet:
         with warnings.catch_warnings():  # an unusual pickle protocol is worth a warning to torch; here the file is read or refused
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(found, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError:  # how torch says that it refused; nothing was run
         raise ConfigError(
             f"{found} holds more than tensors and plain containers, which could run code; save a dict of tensors x and y"
         ) from None

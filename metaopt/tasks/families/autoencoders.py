@@ -20,6 +20,7 @@ from metaopt import seeds
 from metaopt.tasks import data
 from metaopt.tasks.families.architectures import number, word
 from metaopt.tasks.families.shaped import ShapedFamily
+from metaopt.tasks.families.supervised import StreamProgram
 from metaopt.tasks.floors import floor
 from metaopt.tasks.models.autoencoder import Autoencoder, VariationalAutoencoder, gaussian_kl
 from metaopt.tasks.sampling import Axis, Choices, Integers, LogIntegers, Shape, draw_templates
@@ -44,63 +45,31 @@ PIXEL_VARIANCE = 0.1  # of a variational autoencoder's pixels, given its latents
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """Squared error a pixel, or the cross-entropy a pixel if the stream's pixels are intensities.
-
-    Numbers: `init_scale`, `reference` and `floor` (raw losses that are 1 and 0 on the common scale), `horizon`.
-    """
+class Reconstruction(StreamProgram):
+    """Squared error a pixel, or the cross-entropy a pixel if the stream's pixels are intensities."""
 
     stream: Pixels
     model: Autoencoder
     cap: float = 4.0
 
-    def shared(self) -> Batch:
-        """Return the stream's images."""
-        return self.stream.shared()
-
-    def init(self, numbers: Numbers, key: Tensor) -> Params:
-        """Return the model's fresh weights at the task's initial scale."""
-        return self.model.init(key, numbers["init_scale"])
-
-    def batch(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
-        """Return training images x [B, D]."""
-        return self.stream.batch(shared, key, step)
-
-    def heldout(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
-        """Return the held-out images."""
-        return self.stream.heldout(shared)
-
     def loss(self, numbers: Numbers, params: Params, batch: Batch) -> Tensor:
         """Return the mean loss a pixel."""
         return pixel_loss(self.model.apply(params, batch["x"]), batch["x"], self.stream.intensities)
 
-    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
-        """Return the loss with `floor` at 0 and `reference` at 1."""
-        return (raw - numbers["floor"]) / (numbers["reference"] - numbers["floor"])
-
 
 @dataclass(frozen=True)
-class NegativeELBO:
+class NegativeELBO(StreamProgram):
     """Negative evidence lower bound a pixel, by one draw of the latents for each image; draws are part of the batch.
 
     Standardised pixels are normal with variance 0.1, about what a good code leaves unexplained: intensities as probabilities would tell the
     code so little that most nets ignore it. The constant log(2 pi 0.1) / 2 is left out, so that the bound is positive.
 
-    Numbers: `init_scale`, `reference` and `floor` (raw losses that are 1 and 0 on the common scale), `horizon`.
     Source: Kingma, Welling, 2014, "Auto-Encoding Variational Bayes", equation (7).
     """
 
     stream: Pixels
     model: VariationalAutoencoder
     cap: float = 4.0
-
-    def shared(self) -> Batch:
-        """Return the stream's images."""
-        return self.stream.shared()
-
-    def init(self, numbers: Numbers, key: Tensor) -> Params:
-        """Return the model's fresh weights at the task's initial scale."""
-        return self.model.init(key, numbers["init_scale"])
 
     def batch(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
         """Return training images x [B, D] and standard normal noise [B, Z]."""
@@ -120,10 +89,6 @@ class NegativeELBO:
         outputs, mean, log_variance = self.model.apply(params, batch["x"], batch["noise"])
         errors = pixel_loss(outputs, batch["x"], False)
         return errors / (2.0 * PIXEL_VARIANCE) + gaussian_kl(mean, log_variance).mean() / self.stream.features
-
-    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
-        """Return the loss with `floor` at 0 and `reference` at 1."""
-        return (raw - numbers["floor"]) / (numbers["reference"] - numbers["floor"])
 
 
 def pixel_loss(outputs: Tensor, pixels: Tensor, intensities: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""The program of models that predict: classes (or the next symbol) by cross-entropy, amounts by squared error."""
+"""Programs of a model on a stream, and the one of models that predict: classes by cross-entropy, amounts by squared error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from metaopt.tasks.task import Batch, Numbers, Params
 
-__all__ = ["Model", "Stream", "Supervised", "cross_entropy"]
+__all__ = ["Model", "Stream", "StreamProgram", "Supervised", "cross_entropy"]
 
 
 class Stream(Protocol):
@@ -27,13 +27,17 @@ class Stream(Protocol):
         """Return examples that training never sees."""
 
 
-class Model(Protocol):
-    """An inner model; hashable. Optional: `step_scales` and `embeddings`, see `Program`."""
+class Weights(Protocol):
+    """Something with fresh weights; hashable. Optional: `step_scales` and `embeddings`, see `Program`."""
 
     def __hash__(self) -> int: ...
 
     def init(self, key: Tensor, scale: Tensor) -> Params:
         """Return fresh weights."""
+
+
+class Model(Weights, Protocol):
+    """An inner model that predicts."""
 
     def apply(self, params: Params, inputs: Tensor) -> Tensor:
         """Return predictions [..., outputs]."""
@@ -45,21 +49,14 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Supervised:
-    """Mean loss of a model's predictions on a stream, on a scale with the trivial predictor at 1 and a tuned optimizer at 0.
-
-    Attributes:
-        stream: batches of x and y.
-        model: predicts from x.
-        amounts: y are amounts: squared error of the model's only output; otherwise cross-entropy with the labels y.
+class StreamProgram:
+    """What programs of a model on a stream have in common: all but the loss, and the cap.
 
     Numbers: `init_scale`, `reference` and `floor` (raw losses that are 1 and 0 on the common scale), `horizon`.
     """
 
     stream: Stream
-    model: Model
-    amounts: bool = False
-    cap: float = 4.0
+    model: Weights
 
     @property
     def step_scales(self) -> Mapping[str, float]:
@@ -89,11 +86,26 @@ class Supervised:
         """Return the held-out examples."""
         return self.stream.heldout(shared)
 
+    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
+        """Return the loss with `floor` at 0 and `reference` at 1."""
+        return (raw - numbers["floor"]) / (numbers["reference"] - numbers["floor"])
+
+
+@dataclass(frozen=True)
+class Supervised(StreamProgram):
+    """Mean loss of a model's predictions on a stream, on a scale with the trivial predictor at 1 and a tuned optimizer at 0.
+
+    Attributes:
+        stream: batches of x and y.
+        model: predicts from x.
+        amounts: y are amounts: squared error of the model's only output; otherwise cross-entropy with the labels y.
+    """
+
+    model: Model
+    amounts: bool = False
+    cap: float = 4.0
+
     def loss(self, numbers: Numbers, params: Params, batch: Batch) -> Tensor:
         """Return the mean cross-entropy in nats, or the mean squared error."""
         outputs = self.model.apply(params, batch["x"])
         return (outputs.squeeze(-1) - batch["y"]).square().mean() if self.amounts else cross_entropy(outputs, batch["y"])
-
-    def normalise(self, numbers: Numbers, raw: Tensor) -> Tensor:
-        """Return the loss with `floor` at 0 and `reference` at 1."""
-        return (raw - numbers["floor"]) / (numbers["reference"] - numbers["floor"])

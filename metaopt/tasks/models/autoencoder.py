@@ -3,6 +3,7 @@
 Legend: B batch, D pixels, Z code. Weights are [out, in], as in torch.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +32,8 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Autoencoder:
-    """D -> widths -> Z -> reversed widths -> D; an activation follows every layer but the last, the code included.
-
-    Source: Metz et al., 2022, "VeLO", appendix on tasks (MLP autoencoders). Differs: the output layer begins at a tenth of its usual size.
-    """
+class _AroundACode(ABC):
+    """What both kinds have: D -> widths -> an encoder's outputs; Z -> reversed widths -> D, the last layer at a tenth of its usual size."""
 
     features: int
     widths: tuple[int, ...]
@@ -44,9 +42,9 @@ class Autoencoder:
     initialiser: str = "normal"
 
     @property
-    def encoder(self) -> MLP:
-        """The net from pixels to the code, before its activation."""
-        return MLP((self.features, *self.widths, self.code), self.activation, self.initialiser)
+    @abstractmethod
+    def encoder(self) -> MLP | SmallHead:
+        """The net from pixels to what the code is made of."""
 
     @property
     def decoder(self) -> SmallHead:
@@ -54,9 +52,21 @@ class Autoencoder:
         return SmallHead(MLP((self.code, *reversed(self.widths), self.features), self.activation, self.initialiser))
 
     def init(self, key: Tensor, scale: Tensor) -> Params:
-        """Return weights of the initialiser at `scale` (the output layer's at a tenth of it) and zero biases."""
+        """Return weights of the initialiser at `scale` and zero biases."""
         encoder, decoder = self.encoder.init(seeds.fold_in(key, 0), scale), self.decoder.init(seeds.fold_in(key, 1), scale)
         return _under("encoder", encoder) | _under("decoder", decoder)
+
+
+class Autoencoder(_AroundACode):
+    """D -> widths -> Z -> reversed widths -> D; an activation follows every layer but the last, the code included.
+
+    Source: Metz et al., 2022, "VeLO", appendix on tasks (MLP autoencoders). Differs: the output layer begins at a tenth of its usual size.
+    """
+
+    @property
+    def encoder(self) -> MLP:
+        """The net from pixels to the code, before its activation."""
+        return MLP((self.features, *self.widths, self.code), self.activation, self.initialiser)
 
     def apply(self, params: Params, inputs: Tensor) -> Tensor:
         """Return the reconstruction [B, D] of inputs [B, D], unbounded: pixels, or the logits of pixels."""
@@ -64,34 +74,17 @@ class Autoencoder:
         return self.decoder.apply(_below("decoder", params), code)
 
 
-@dataclass(frozen=True)
-class VariationalAutoencoder:
+class VariationalAutoencoder(_AroundACode):
     """D -> widths -> mean and log variance of Z latents; a draw of them -> reversed widths -> D.
 
-    Source: Kingma, Welling, 2014, "Auto-Encoding Variational Bayes", appendix C. Differs: output layers begin at a tenth of their usual
-    size, so that codes begin near the prior.
+    Source: Kingma, Welling, 2014, "Auto-Encoding Variational Bayes", appendix C. Differs: both nets' output layers begin at a tenth of
+    their usual size, so that codes begin near the prior.
     """
-
-    features: int
-    widths: tuple[int, ...]
-    code: int
-    activation: str
-    initialiser: str = "normal"
 
     @property
     def encoder(self) -> SmallHead:
         """The net from pixels to means, then log variances."""
         return SmallHead(MLP((self.features, *self.widths, 2 * self.code), self.activation, self.initialiser))
-
-    @property
-    def decoder(self) -> SmallHead:
-        """The net from latents to pixels."""
-        return SmallHead(MLP((self.code, *reversed(self.widths), self.features), self.activation, self.initialiser))
-
-    def init(self, key: Tensor, scale: Tensor) -> Params:
-        """Return weights of the initialiser at `scale` (the output layers' at a tenth of it) and zero biases."""
-        encoder, decoder = self.encoder.init(seeds.fold_in(key, 0), scale), self.decoder.init(seeds.fold_in(key, 1), scale)
-        return _under("encoder", encoder) | _under("decoder", decoder)
 
     def apply(self, params: Params, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the reconstruction [B, D], mean and log variance [B, Z] of inputs [B, D], given standard normal noise [B, Z]."""
