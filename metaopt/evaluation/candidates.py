@@ -7,6 +7,7 @@
 | `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; its usual schedule |
 | `BASELINE+SCHEDULE` | a baseline under another schedule |
 | `BASELINE@lr=RATE,NAME=VALUE` | a baseline with hyperparameters of its search |
+| `NAME=PATH,PATH,...` | artifacts of several meta-trainings of one method: one line of the report, with these as its meta-seeds |
 """
 
 import hashlib
@@ -35,16 +36,20 @@ class Candidate:
     """A learner ready to be evaluated; callers may make their own.
 
     Attributes:
-        name: unique in a report.
+        name: unique in a report, together with `meta_seed`.
         learner: the pair (init, advance); hashable and picklable.
         theta: its meta-parameters.
         card: of the artifact it comes from, else None.
+        kind: of learner, which decides on which tasks it can run (`suites.kinds_of`).
+        meta_seed: which of several meta-trainings of one method this is, >= 0; they share the name, and are one line of a report.
     """
 
     name: str
     learner: Learner
     theta: Mapping[str, Tensor]
     card: Mapping[str, Any] | None = None
+    kind: str = "update_rule"
+    meta_seed: int = 0
 
     @property
     def hash(self) -> str:
@@ -77,10 +82,28 @@ def resolve(wanted: LearnerLike | Sequence[LearnerLike]) -> list[Candidate]:
         raise ConfigError("learners must name at least one artifact, baseline or preset, got none")
     candidates: list[Candidate] = []
     for entry in entries:
-        candidate = _one(entry)
-        twins = sum(one.name.split("#")[0] == candidate.name for one in candidates)
-        candidates.append(replace(candidate, name=f"{candidate.name}#{twins + 1}") if twins else candidate)
+        runs = _meta_seeds(entry)
+        twins = len({one.name for one in candidates if one.name.split("#")[0] == runs[0].name and one.meta_seed == runs[0].meta_seed})
+        candidates += [replace(run, name=f"{run.name}#{twins + 1}") if twins else run for run in runs]
     return candidates
+
+
+def _meta_seeds(entry: LearnerLike) -> list[Candidate]:
+    """Return the meta-trainings that an entry names: mostly one."""
+    text = entry if isinstance(entry, str) else ""
+    name, equals, paths = text.partition("=")
+    if not equals or "@" in name or os.path.lexists(text):
+        return [_one(entry)]
+    chosen = [path.strip() for path in paths.split(",") if path.strip()]
+    if not name or not chosen:
+        raise ConfigError(f"learner {text!r}: NAME=PATH,PATH,... needs a name and at least one artifact")
+    runs = [_from_artifact(artifacts.load(path)) for path in chosen]
+    rules = sorted({run.card["rule"]["name"] for run in runs if run.card})
+    if len(rules) > 1:
+        raise ConfigError(f"learner {name!r}: the meta-seeds of one method share a rule, got {' and '.join(rules)}")
+    if len({run.hash for run in runs}) < len(runs):
+        raise ConfigError(f"learner {name!r}: the same artifact is there twice; meta-seeds must be separate meta-trainings")
+    return [replace(run, name=name, meta_seed=i) for i, run in enumerate(runs)]
 
 
 def _one(entry: LearnerLike) -> Candidate:
@@ -107,6 +130,11 @@ def _from_artifact(artifact: Artifact) -> Candidate:
     card = artifact.card
     if card["kind"] != "update_rule":
         raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']!r}; only update_rule can be evaluated")
+    if card["training"]["outer_steps"] and "horizon" not in card["training"]["support"]:
+        raise ConfigError(
+            f"artifact {artifact.name!r}: its card tells of meta-training but not on which horizon; save it again with"
+            " training.support.horizon = [fewest, most] inner steps"
+        )
     given = card["step"]["default_schedule"]
     schedule = Schedule(**given) if given else SCHEDULES["constant"]
     theta = dict(artifact.weights)

@@ -77,6 +77,49 @@ def test_bad_names_are_one_line(entry, error, message):
     assert "\n" not in str(caught.value)
 
 
+def trained(tmp_path, name, shift, **fields):
+    one = artifact(name, training={"outer_steps": 5, "support": {"horizon": [10, 20]}}, **fields)
+    return Artifact(one.card, {key: value + shift for key, value in one.weights.items()}).save(tmp_path / name)
+
+
+def test_meta_trainings_of_one_method_are_one_name(tmp_path):
+    paths = [trained(tmp_path, f"run{i}", 0.1 * i) for i in range(3)]
+    found = resolve(["mine=" + ",".join(map(str, paths)), "adamw"])
+    assert [(one.name, one.meta_seed) for one in found] == [("mine", 0), ("mine", 1), ("mine", 2), ("adamw@0.001", 0)]
+    assert len({one.hash for one in found}) == 4
+    again = resolve([f"mine={paths[0]},{paths[1]}", f"mine={paths[2]}"])
+    assert [(one.name, one.meta_seed) for one in again] == [("mine", 0), ("mine", 1), ("mine#2", 0)]
+
+
+def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
+    [one] = resolve(
+        str(
+            trained(
+                tmp_path,
+                "a=b",
+                0.0,
+            ).rename(tmp_path / "lr=1")
+        )
+    )
+    assert one.meta_seed == 0
+
+
+def test_meta_seeds_must_be_separate_trainings_of_one_rule(tmp_path):
+    path = trained(tmp_path, "run", 0.0)
+    with pytest.raises(ConfigError, match="the same artifact is there twice"):
+        resolve(f"mine={path},{path}")
+    with pytest.raises(ConfigError, match="needs a name and at least one artifact"):
+        resolve(f"={path}")
+    other = Artifact(new_card("celo", "celo2_base"), {}).save(tmp_path / "other")
+    with pytest.raises(ConfigError, match="share a rule, got celo2_base and learnable_adam"):
+        resolve(f"mine={path},{other}")
+
+
+def test_a_meta_trained_learner_without_its_horizon_is_refused():
+    with pytest.raises(ConfigError, match=r"not on which horizon; save it again with training\.support\.horizon"):
+        resolve(artifact(training={"outer_steps": 5}))
+
+
 def test_other_kinds_of_artifact_are_refused():
     with pytest.raises(ConfigError, match="only update_rule can be evaluated"):
         resolve(artifact(kind="policy"))
