@@ -92,15 +92,7 @@ def test_meta_trainings_of_one_method_are_one_name(tmp_path):
 
 
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
-    [one] = resolve(
-        str(
-            trained(
-                tmp_path,
-                "a=b",
-                0.0,
-            ).rename(tmp_path / "lr=1")
-        )
-    )
+    [one] = resolve(str(trained(tmp_path, "run", 0.0).rename(tmp_path / "lr=1")))
     assert one.meta_seed == 0
 
 
