@@ -139,8 +139,8 @@ def optimal_schedule(problem: NoisyQuadratic, steps: int, largest: float | None 
     """Return the rates [T] that minimise the loss after the last step.
 
     The final loss is quadratic in each single rate, so every sweep sets all of them to their minimum, the last one first; sweeps go on
-    until the loss changes by less than 1e-12 of itself. Jointly the problem is not convex: without a bound that keeps rates stable, a schedule as
-    long as there are directions ends one of them a step, and different starts find different optima.
+    until the loss changes by less than 1e-12 of itself. Jointly the problem is not convex: without a bound that keeps rates stable, a
+    schedule as long as there are directions ends one of them a step, and different starts find different optima.
 
     Args:
         problem: the problem.
