@@ -1,10 +1,24 @@
 """Pools of workers: one protocol, in this process or on Ray."""
 
 from metaopt.cluster.local import LocalPool
-from metaopt.cluster.pool import Pool, PoolStats, Reason, Recover, Setup, Shared, StateMissing, Worker, WorkItem, WorkResult, versions
+from metaopt.cluster.pool import (
+    Arrived,
+    Pool,
+    PoolStats,
+    Reason,
+    Recover,
+    Setup,
+    Shared,
+    StateMissing,
+    Worker,
+    WorkItem,
+    WorkResult,
+    versions,
+)
 from metaopt.errors import ConfigError
 
 __all__ = [
+    "Arrived",
     "LocalPool",
     "Pool",
     "PoolStats",

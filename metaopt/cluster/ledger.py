@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from metaopt.cluster.pool import PoolStats, Reason, Recover, Reply, WorkItem, WorkResult
+from metaopt.cluster.pool import Arrived, PoolStats, Reason, Recover, Reply, WorkItem, WorkResult
 from metaopt.errors import WorkerLostError
 
 __all__ = ["Ledger", "RestartBudget"]
@@ -21,11 +21,12 @@ class Ledger:
     and must not use up the attempts of an item whose worker was lost by no fault of its own.
     """
 
-    def __init__(self, items: Sequence[WorkItem], recover: Recover, stats: PoolStats) -> None:
+    def __init__(self, items: Sequence[WorkItem], recover: Recover, stats: PoolStats, arrived: Arrived | None = None) -> None:
         self._open = {item.work_id: item for item in items}
         if len(self._open) != len(items):
             raise ValueError(f"work_id must be unique in one run, got {sorted(item.work_id for item in items)}")
         self._recover = recover
+        self._arrived = arrived
         self._stats = stats
         self._closed: dict[int, WorkResult] = {}
         self._spent: dict[tuple[int, bool], int] = {}
@@ -81,6 +82,8 @@ class Ledger:
     def _close(self, result: WorkResult) -> None:
         del self._open[result.item.work_id]
         self._closed[result.item.work_id] = result
+        if self._arrived is not None:
+            self._arrived(result)
 
 
 class RestartBudget:

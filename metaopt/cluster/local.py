@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 from metaopt.cluster.ledger import Ledger
-from metaopt.cluster.pool import PoolStats, Recover, Setup, Shared, Worker, WorkItem, WorkResult, answer, check_size
+from metaopt.cluster.pool import Arrived, PoolStats, Recover, Setup, Shared, Worker, WorkItem, WorkResult, answer, check_size
 
 __all__ = ["LocalPool"]
 
@@ -56,10 +56,10 @@ class LocalPool:
         """Return a handle to a copy of `value`."""
         return _Held(copy.deepcopy(value))
 
-    def run(self, items: Sequence[WorkItem], recover: Recover) -> list[WorkResult]:
+    def run(self, items: Sequence[WorkItem], recover: Recover, arrived: Arrived | None = None, anywhere: bool = False) -> list[WorkResult]:
         """Return one result an item, sorted by `work_id`; see `Pool.run`."""
-        ledger = Ledger(items, recover, self.stats)
-        queue = deque(sorted(items, key=lambda item: item.work_id))
+        ledger = Ledger(items, recover, self.stats, arrived)
+        queue = deque(items if anywhere else sorted(items, key=lambda item: item.work_id))
         while queue:
             item = queue.popleft()
             check_size(item.payload, f"work item {item.work_id} of outer step {item.outer_step}")

@@ -19,6 +19,7 @@ from metaopt.errors import ConfigError
 from metaopt.version import __version__
 
 __all__ = [
+    "Arrived",
     "Pool",
     "PoolStats",
     "Reason",
@@ -101,6 +102,9 @@ class PoolStats:
 Recover = Callable[[WorkItem, Reason], WorkItem | None]
 """Return the item to issue again (attempt + 1, payload with all that a worker without state needs), or None to quarantine it."""
 
+Arrived = Callable[[WorkResult], None]
+"""Take the result of an item as soon as it is settled, in the order of arrival; what it raises ends the run."""
+
 
 class Worker(Protocol):
     """What runs on a worker. After an exception its state must be what it was before the call: build the new state, then assign it."""
@@ -132,11 +136,17 @@ class Pool(Protocol):
     def share(self, value: T) -> Shared[T]:
         """Put `value` once and return a handle for payloads; later changes to `value` do not show."""
 
-    def run(self, items: Sequence[WorkItem], recover: Recover) -> list[WorkResult]:
+    def run(self, items: Sequence[WorkItem], recover: Recover, arrived: Arrived | None = None, anywhere: bool = False) -> list[WorkResult]:
         """Return one result an item, sorted by `work_id` whatever the order of arrival.
 
         An item is issued again through `recover` when its worker is lost, answers `StateMissing` or raises; it is quarantined (a result
-        with `error`) after 3 such attempts or when `recover` returns None. The pool outlives all of this.
+        with `error`) after 3 such attempts or when `recover` returns None. The pool outlives all of this, and what `arrived` raises.
+
+        Args:
+            items: each with its own `work_id`.
+            recover: see `Recover`.
+            arrived: called once for each result, quarantined ones included, when it is there; a late or second answer is no result.
+            anywhere: items build on nothing that a worker holds: whoever is free takes the next one in the order given.
 
         Raises:
             WorkerLostError: one worker had to be re-created more than 5 times in 10 minutes.

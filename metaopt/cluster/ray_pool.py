@@ -21,6 +21,7 @@ from typing import Any, Generic, Self, TypeVar
 from metaopt.cluster.ledger import Ledger, RestartBudget
 from metaopt.cluster.placement import longest_first, place
 from metaopt.cluster.pool import (
+    Arrived,
     PoolStats,
     Recover,
     Reply,
@@ -136,15 +137,15 @@ class RayPool:
 
         return _InStore(ray.put(value))
 
-    def run(self, items: Sequence[WorkItem], recover: Recover) -> list[WorkResult]:
+    def run(self, items: Sequence[WorkItem], recover: Recover, arrived: Arrived | None = None, anywhere: bool = False) -> list[WorkResult]:
         """Return one result an item, sorted by `work_id`; see `Pool.run`."""
         for item in items:
             check_size(item.payload, f"work item {item.work_id} of outer step {item.outer_step}")
-        ledger = Ledger(items, recover, self.stats)
-        orphans: deque[WorkItem] = deque()  # their worker died: whoever is free first takes them
+        ledger = Ledger(items, recover, self.stats, arrived)
+        orphans = deque(items if anywhere else ())  # theirs is no worker, or one that died: whoever is free first takes them
         by_id = {item.work_id: item for item in items}
         for slot in self._slots:
-            own = [work for work in by_id if self._places.get(work, work % self.workers) == slot.index]
+            own = [] if anywhere else [work for work in by_id if self._places.get(work, work % self.workers) == slot.index]
             slot.queue = deque(by_id[work] for work in longest_first(own, self._costs))
         while not ledger.complete:
             for slot in self._slots:

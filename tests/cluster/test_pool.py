@@ -169,3 +169,44 @@ def test_bad_numbers_are_refused(arguments, message):
     workers, address, *threads = arguments
     with pytest.raises(ConfigError, match=message):
         make_pool(workers, address, AccumulatorSetup(), *threads)
+
+
+def test_every_result_arrives_once_when_it_is_settled():
+    stats, told = PoolStats(), []
+    items = [WorkItem(0, work_id, 0, None) for work_id in (2, 0, 1)]
+    ledger = Ledger(items, again, stats, told.append)
+    ledger.settle(items[0], value("two"), worker=0)
+    assert [result.value for result in told] == ["two"]
+    ledger.settle(items[0], value("late"), worker=1)
+    for attempt in range(3):
+        ledger.lose(WorkItem(0, 0, attempt, None), 0, "gone")
+    ledger.settle(items[2], value("one"), worker=1)
+    assert [(result.item.work_id, result.value, result.error is None) for result in told] == [
+        (2, "two", True),
+        (0, None, False),
+        (1, "one", True),
+    ]
+    assert sorted(told, key=lambda result: result.item.work_id) == ledger.results()
+
+
+def test_items_that_may_go_anywhere_keep_the_order_given():
+    kept, told = [], []
+    pool, items = LocalPool(KeeperSetup(kept)), [WorkItem(0, work_id, 0, {"tensor": work_id}) for work_id in (2, 0, 1)]
+    results = pool.run(items, again, told.append, anywhere=True)
+    assert kept == [result.value for result in told] == [2, 0, 1]
+    assert [result.value for result in results] == [0, 1, 2]
+    pool.run(items, again)
+    assert kept[3:] == [0, 1, 2]
+
+
+def test_what_arrived_raises_ends_the_run_and_leaves_the_pool_well():
+    kept = []
+    pool, items = LocalPool(KeeperSetup(kept)), [WorkItem(0, work_id, 0, {"tensor": work_id}) for work_id in range(3)]
+
+    def full(result):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        pool.run(items, again, full)
+    assert kept == [0]
+    assert len(pool.run(items, again)) == 3

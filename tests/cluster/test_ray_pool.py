@@ -109,6 +109,25 @@ def test_answers_to_an_abandoned_run_are_dropped(two_workers):
     assert two_workers.stats.duplicates in (before, before + 1)  # it may have arrived before the run was abandoned
 
 
+def test_results_arrive_once_and_free_workers_take_what_may_go_anywhere(budget, tmp_path):
+    told = []
+    driver = Driver(7)
+    items = driver.items(0, budget.share(torch.ones(1000)), {2: {"fault": "kill", "marker": str(tmp_path / "k")}, 4: {"always": "raise"}})
+    results = budget.run(items[::-1], driver.recover, told.append, anywhere=True)
+    assert [result.item.work_id for result in results] == list(range(7))
+    assert sorted(result.item.work_id for result in told) == list(range(7))
+    assert all(any(result is other for other in results) for result in told)
+    assert [result.error is None for result in results] == [True] * 4 + [False] + [True] * 2
+    assert told[0].item.work_id in (5, 6), "the first ones given are the first ones at work"
+
+    def full(result):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        budget.run(items[:2], driver.recover, full, anywhere=True)
+    assert torch.equal(totals(budget)[0], totals(LocalPool(AccumulatorSetup()))[0])
+
+
 def test_shared_objects_are_snapshots_and_are_freed(two_workers):
     import ray
 
