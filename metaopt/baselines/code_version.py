@@ -26,17 +26,19 @@ _RUNNER = (
     "metaopt.baselines.runs",
 )
 _TASKS = "metaopt.tasks"
+_SHIFTS = "metaopt.tasks.number_shifts"
 _APART = ("metaopt.tasks.floors",)  # a table of all families: only the family's own entry counts
 
 
 @cache
-def code_version(family: str) -> str:
+def code_version(family: str, shifted: bool = False) -> str:
     """Return sixteen hex digits for the code behind the curves of one task family.
 
-    It covers `family_modules`, the family's floor, seeds, the runner, the learner and the classic rules. Comments, docstrings, blank lines
-    and spacing do not count; versions of Python and torch are recorded beside a curve but do not make it stale.
+    It covers `family_modules`, the family's floor, seeds, the runner, the learner and the classic rules, and for shifted tasks what applies
+    their shifts. Comments, docstrings, blank lines and spacing do not count; versions of Python and torch are recorded beside a curve but
+    do not make it stale.
     """
-    names = sorted({*family_modules(family), *_RUNNER})
+    names = sorted({*family_modules(family), *_RUNNER, *(_with_imports(_SHIFTS) if shifted else ())})
     text = "\f".join([*(f"{name}\n{meaningful_source(inspect.getsource(import_module(name)))}" for name in names), repr(floor(family))])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -50,13 +52,18 @@ def family_modules(family: str) -> tuple[str, ...]:
     found = tasks.get(family)
     bundled = [name for name in list(sys.modules) if name.startswith(f"{_TASKS}.families.")]
     holding = [name for name in bundled if any(value is found for value in vars(sys.modules[name]).values())]
-    waiting, known = [*holding, type(found).__module__], set[str]()
+    return tuple(sorted(_with_imports(*holding, type(found).__module__)))
+
+
+def _with_imports(*modules: str) -> set[str]:
+    """Return modules and what they import of `metaopt.tasks`, directly or not."""
+    waiting, known = list(modules), set[str]()
     while waiting:
         name = waiting.pop()
         if name not in known and name not in _APART:
             known.add(name)
             waiting.extend(_imported(name))
-    return tuple(sorted(known))
+    return known
 
 
 @cache

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 
-from metaopt.registry import Registry
 from metaopt.tasks.augmentations import reparametrise
 from metaopt.tasks.data import Source
 from metaopt.tasks.data import get as get_data
-from metaopt.tasks.families import FAMILIES
 from metaopt.tasks.families.images import classification
 from metaopt.tasks.families.tabular import tables
+from metaopt.tasks.number_shifts import apply_shifts
+from metaopt.tasks.registry import get, names, register
 from metaopt.tasks.sampling import Axis, Shape, check_templates, split_of
+from metaopt.tasks.shifts import SHIFTS, shift
 from metaopt.tasks.task import SPLITS, Family, Task, TaskSpec, stack_tasks
 
 __all__ = [
+    "SHIFTS",
     "SPLITS",
     "Family",
     "Task",
@@ -24,43 +26,16 @@ __all__ = [
     "names",
     "register",
     "reparametrise",
+    "shift",
     "split_of",
     "stack_tasks",
     "tabular_family",
 ]
 
-_FAMILIES: Registry[Family] = Registry("task family", "metaopt.tasks", {family.name: family for family in FAMILIES}, check_templates)
-
-
-def register(family: Family) -> None:
-    """Add a family to the registry after checking that its splits are disjoint.
-
-    An installed package does the same by an entry point of group `metaopt.tasks`.
-
-    Raises:
-        ConfigError: the name is taken by another family.
-        TaskError: its splits share a template.
-    """
-    _FAMILIES.register(family.name, family)
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of all families, those of installed plug-ins included."""
-    return tuple(_FAMILIES)
-
-
-def get(name: str) -> Family:
-    """Return a family by name.
-
-    Raises:
-        ConfigError: no such family; the message has the nearest name.
-    """
-    return _FAMILIES[name]
-
 
 def build(spec: TaskSpec) -> Task:
-    """Return the task of a spec, by the family that it names."""
-    return get(spec.family).build(spec)
+    """Return the task of a spec, by the family that it names, after the shifts that it holds."""
+    return apply_shifts(get(spec.family).build(spec), spec.values)
 
 
 def image_family(

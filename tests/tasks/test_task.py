@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from metaopt import inner, learners, seeds, tasks
 from metaopt.errors import ConfigError, TaskError
+from metaopt.tasks import registry
 from metaopt.tasks.data.digits import DIGITS
 from metaopt.tasks.families.images import classification
 from metaopt.tasks.families.quadratic import QuadraticFamily
@@ -116,7 +117,7 @@ def test_one_program_under_two_names_is_refused() -> None:
 
 
 def test_registering_twice_or_badly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks._FAMILIES, "_entries", dict(tasks._FAMILIES))
+    monkeypatch.setattr(registry.REGISTRY, "_entries", dict(registry.REGISTRY))
     with pytest.raises(ConfigError, match="task family 'quadratic' is registered already"):
         tasks.register(QuadraticFamily({}))
     own = QuadraticFamily({"meta_train": {"3x1": (3, 1, "none")}}, name="own")
@@ -128,7 +129,7 @@ def test_registering_twice_or_badly_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_refused_family_does_not_stay_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks._FAMILIES, "_entries", dict(tasks._FAMILIES))
+    monkeypatch.setattr(registry.REGISTRY, "_entries", dict(registry.REGISTRY))
     shared = {"4x1": (4, 1, "none")}
     with pytest.raises(TaskError):
         tasks.register(QuadraticFamily({"meta_train": shared, "meta_test": shared}, name="overlapping"))

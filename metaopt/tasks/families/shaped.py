@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import torch
 
 from metaopt.errors import TaskError
+from metaopt.tasks.families.shape_axes import moved, parted
 from metaopt.tasks.sampling import Sampler, Shape, split_of
 from metaopt.tasks.task import Program, Task, TaskSpec
 
@@ -53,16 +54,48 @@ class ShapedFamily(Generic[P]):
         values: dict[str, float | int | str] = {"init_scale": draw.log_uniform("init_scale", *self.init_scale), **self.marks()}
         return TaskSpec(self.name, template, split_of(self, template), values, draw.log_integer("horizon", *horizon))
 
+    def shape(self, spec: TaskSpec) -> Shape:
+        """Return the shape of a spec's template, after the axes that follow the name of a template in the grid: `NAME+width=192+batch=96`.
+
+        Raises:
+            TaskError: the split has no such template, or the family no such axis or value.
+        """
+        base, axes = parted(self.name, spec.template)
+        shape = self.grid.get(spec.split, {}).get(base)
+        if shape is None:
+            known = ", ".join(self.templates(spec.split)) or "none"
+            raise TaskError(f"{self.name} has no template {base!r} in {spec.split}; it has {known}")
+        if axes and "model" not in self.offers:
+            raise TaskError(f"{self.name} has no axis of a model to change, got {spec.template!r}; change its numbers instead")
+        for axis, value in axes.items():
+            shape = moved(self.name, shape, axis, value)
+        return shape
+
+    def program_of(self, spec: TaskSpec) -> P:
+        """Return the program of a spec's shape, which is no shape of meta-training or of its validation unless it is the template's own.
+
+        Raises:
+            TaskError: see `shape`; or a changed shape is that of another template of `meta_train` or `meta_valid`, or its batch is larger
+                than the data set.
+        """
+        program = self.program(self.shape(spec))
+        _, axes = parted(self.name, spec.template)
+        if not axes:
+            return program
+        for split in ("meta_train", "meta_valid"):
+            for template, shape in self.grid.get(split, {}).items():
+                if self.program(shape) == program:
+                    raise TaskError(f"{self.name} template {spec.template!r} is {template!r} of {split}; choose another level")
+        if "batch" in axes and "train_x" in (data := program.shared()) and int(axes["batch"]) > len(data["train_x"]):
+            raise TaskError(f"{self.name} batch must be at most its {len(data['train_x'])} training examples, got {axes['batch']}")
+        return program
+
     def build(self, spec: TaskSpec) -> Task:
         """Return the task of a spec.
 
         Raises:
-            TaskError: the split has no such template.
+            TaskError: see `program_of`.
         """
-        shape = self.grid.get(spec.split, {}).get(spec.template)
-        if shape is None:
-            known = ", ".join(self.templates(spec.split)) or "none"
-            raise TaskError(f"{self.name} has no template {spec.template!r} in {spec.split}; it has {known}")
-        program = self.program(shape)
+        program = self.program_of(spec)
         values = {"init_scale": float(spec.values["init_scale"]), **self.constants(program), "horizon": float(spec.horizon)}
         return Task(program, {name: torch.tensor(value) for name, value in values.items()}, program.shared())

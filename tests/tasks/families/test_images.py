@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metaopt import seeds, tasks
 from metaopt.errors import ConfigError, TaskError
-from metaopt.tasks import data
+from metaopt.tasks import data, registry
 from metaopt.tasks.families.architectures import _LARGEST_BATCH, ARCHITECTURES, example_shape
 from metaopt.tasks.families.images import classification
 from metaopt.tasks.floors import FLOORS
@@ -118,7 +118,7 @@ def test_initial_scale_and_horizon_vary_inside_a_template() -> None:
 @pytest.fixture
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_SOURCES", dict(data._SOURCES))
-    monkeypatch.setattr(tasks._FAMILIES, "_entries", dict(tasks._FAMILIES._entries))
+    monkeypatch.setattr(registry.REGISTRY, "_entries", dict(registry.REGISTRY._entries))
 
 
 def leaves(shape: tuple[int, ...] = (3, 20, 24)):

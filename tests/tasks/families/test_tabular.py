@@ -8,7 +8,7 @@ import torch
 
 from metaopt import inner, learners, seeds, tasks
 from metaopt.errors import TaskError
-from metaopt.tasks import data
+from metaopt.tasks import data, registry
 from metaopt.tasks.families.tabular import tables
 from metaopt.tasks.models import SmallHead
 from metaopt.tasks.sampling import Choices
@@ -19,7 +19,7 @@ NAMES = ("tabular_classification", "tabular_regression")
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks._FAMILIES, "_entries", dict(tasks._FAMILIES._entries))
+    monkeypatch.setattr(registry.REGISTRY, "_entries", dict(registry.REGISTRY._entries))
     monkeypatch.setattr(data, "_SOURCES", dict(data._SOURCES))
 
 
