@@ -28,7 +28,7 @@ class Curves:
 
     Attributes:
         steps: updates made at each evaluation [E], from 0 to the horizon.
-        heldout: loss on the held-out examples [E, N].
+        heldout: loss on the held-out examples [E, N]. [1, N] where only the last point was kept.
         train: mean training loss since the previous point [E, N]; at step 0 that of the first batch. [0, N] where only held-out losses
             were kept.
         diverged: runs that left the finite range or passed the task's cap [N].
@@ -65,6 +65,7 @@ class Job:
         spec: the task; its horizon is the budget.
         seeds: one inner seed a run [N].
         device: where to run.
+        evaluations: points of the curves beside the one before the first step, >= 1; the last point is the same for any number.
     """
 
     learner: Learner
@@ -73,6 +74,7 @@ class Job:
     seeds: tuple[int, ...]
     theta_stacked: bool = False
     device: str = "cpu"
+    evaluations: int = EVALUATIONS
 
 
 def run_job(job: Job) -> Curves:
@@ -86,7 +88,7 @@ def run_job(job: Job) -> Curves:
         [task] * len(job.seeds),
         list(job.seeds),
         budget_steps=horizon,
-        eval_every=max(1, horizon // EVALUATIONS),
+        eval_every=max(1, horizon // job.evaluations),
         theta_stacked=job.theta_stacked,
     )
     steps = trace.eval_steps.numpy(force=True).astype(np.float64)

@@ -11,7 +11,7 @@ import platform
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from metaopt.baselines.catalogue import Baseline
 from metaopt.baselines.code_version import code_version
 from metaopt.baselines.optimizer_code import optimizer_code
-from metaopt.baselines.runs import Curves, Job
+from metaopt.baselines.runs import EVALUATIONS, Curves, Job
 from metaopt.baselines.space import Trial
 from metaopt.tasks import TaskSpec
+from metaopt.tasks.number_shifts import is_shifted
 
 __all__ = ["CurveKey", "Store"]
 
@@ -41,14 +42,15 @@ class CurveKey:
         baseline: optimizer and schedule.
         trials: choices of hyperparameters, one block of runs each.
         seeds: inner seeds of each block.
-        heldout_only: keep no training losses; searches and envelopes have no use for them, and they are half of a file.
+        keep: `all` losses, only the `heldout` ones (an envelope), or only the last held-out loss of each run (a search): what nobody
+            reads is not kept, and where only the end counts, no other point is evaluated.
     """
 
     spec: TaskSpec
     baseline: Baseline
     trials: tuple[Trial, ...]
     seeds: tuple[int, ...]
-    heldout_only: bool = False
+    keep: Literal["all", "heldout", "finals"] = "all"
 
     def to_json(self) -> str:
         """Return the canonical JSON text of the key, code versions included. Search spaces are not in it: the trials themselves are."""
@@ -58,16 +60,18 @@ class CurveKey:
             "optimizer": {"rule": one.rule, "options": one.options, "schedule": one.schedule},
             "trials": [trial.values for trial in self.trials],
             "seeds": self.seeds,
-            "code": [code_version(self.spec.family), optimizer_code(one.learner())],
+            "keep": self.keep,
+            "code": [code_version(self.spec.family, is_shifted(self.spec.values)), optimizer_code(one.learner())],
         }
-        if self.heldout_only:
-            content["heldout_only"] = True
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     def kept(self, curves: Curves) -> Curves:
         """Return what the store gives back for these curves, so that fresh ones and stored ones are equal."""
         stored = curves.stored()
-        return replace(stored, train=stored.train[:0]) if self.heldout_only else stored
+        if self.keep == "all":
+            return stored
+        first = -1 if self.keep == "finals" else 0
+        return replace(stored, steps=stored.steps[first:], heldout=stored.heldout[first:], train=stored.train[:0])
 
     @property
     def file_name(self) -> str:
@@ -84,7 +88,9 @@ class CurveKey:
         names = self.trials[0].hyperparameters
         values = {name: torch.tensor([trial.hyperparameters[name] for trial in self.trials]) for name in names}
         theta = {name: value.repeat_interleave(len(self.seeds)) for name, value in values.items()}
-        return Job(self.baseline.learner(), theta, self.spec, self.seeds * len(self.trials), theta_stacked=True, device=device)
+        points = 1 if self.keep == "finals" else EVALUATIONS
+        seeds = self.seeds * len(self.trials)
+        return Job(self.baseline.learner(), theta, self.spec, seeds, theta_stacked=True, device=device, evaluations=points)
 
     def at(self, curves: Curves, trial: Trial) -> Curves:
         """Return the runs of one trial."""

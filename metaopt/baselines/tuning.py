@@ -14,7 +14,7 @@ import numpy as np
 from metaopt.baselines.catalogue import MOST_TRIALS, TRIALS, Baseline, get
 from metaopt.baselines.runs import Curves
 from metaopt.baselines.space import Trial
-from metaopt.baselines.store import CurveKey
+from metaopt.baselines.store import CurveKey, Store
 from metaopt.errors import ConfigError
 from metaopt.seeds import stable_hash
 from metaopt.tasks import TaskSpec
@@ -26,6 +26,7 @@ __all__ = [
     "envelope_key",
     "evaluation_key",
     "evaluation_seeds",
+    "recorded_keys",
     "reference_keys",
     "seed_blocks",
     "tune",
@@ -44,9 +45,9 @@ class Tuned:
     """What tuning one baseline on one task found.
 
     Attributes:
-        trials: number of trials K -> the best of the first K.
-        loss: mean final held-out loss of the best trial of all over the tuning seeds; a diverged run counts with the task's cap.
-        finals: the same of every recorded trial, in order; see `expected_best_of_k`.
+        trials: number of trials K of a report -> the best of the first K.
+        loss: mean final held-out loss of the best trial of the largest K over the tuning seeds; a diverged run counts with the task's cap.
+        finals: the same of every recorded trial, in order, those beyond the largest K included; see `expected_best_of_k`.
     """
 
     baseline: Baseline
@@ -80,17 +81,25 @@ def tuning_keys(spec: TaskSpec, baseline: Baseline, trials: int = max(TRIALS)) -
     needed = [end for start, end in zip([0, *ends], ends, strict=False) if start < trials]
     design = baseline.trials(needed[-1])
     return tuple(
-        CurveKey(spec, baseline, design[start:end], seeds, heldout_only=True) for start, end in zip([0, *needed], needed, strict=False)
+        CurveKey(spec, baseline, design[start:end], seeds, keep="finals") for start, end in zip([0, *needed], needed, strict=False)
     )
 
 
+def recorded_keys(spec: TaskSpec, baseline: Baseline, store: Store) -> tuple[CurveKey, ...]:
+    """Return the keys of all MOST_TRIALS trials where a store has them all, else those of the largest budget of a report."""
+    every = tuning_keys(spec, baseline, MOST_TRIALS)
+    return every if all(store.get(key) is not None for key in every) else tuning_keys(spec, baseline)
+
+
 def tune(keys: Sequence[CurveKey], curves: Mapping[CurveKey, Curves], cap: float) -> Tuned:
-    """Return the best trial for every budget that was recorded, from the curves of `tuning_keys`; ties go to the earlier trial."""
+    """Return the best trial for every budget of a report, from the curves of `tuning_keys`; ties go to the earlier trial.
+
+    Trials beyond the largest budget are in `finals` only: whether they were recorded changes no choice, no reference and no score.
+    """
     losses = {trial: _final_loss(key.at(curves[key], trial), cap) for key in keys for trial in key.trials}
     order = list(losses)
-    budgets = [count for count in (*TRIALS, MOST_TRIALS) if count <= len(order)]
-    best = {count: min(order[:count], key=losses.__getitem__) for count in budgets}
-    return Tuned(keys[0].baseline, best, losses[best[budgets[-1]]], tuple(losses.values()))
+    best = {count: min(order[:count], key=losses.__getitem__) for count in TRIALS}
+    return Tuned(keys[0].baseline, best, losses[best[max(TRIALS)]], tuple(losses.values()))
 
 
 def evaluation_key(spec: TaskSpec, tuned: Tuned, block: int) -> CurveKey:
@@ -116,9 +125,8 @@ def envelope_key(spec: TaskSpec, optimizer: str = "adam") -> CurveKey:
     """
     seeds = tuple(stable_hash("tune", spec.hash, k) for k in range(ENVELOPE_SEEDS))
     baseline = get(f"{optimizer}+constant")
-    return CurveKey(
-        replace(spec, horizon=max(REFERENCE_HORIZONS) * spec.horizon), baseline, baseline.rate_trials(), seeds, heldout_only=True
-    )
+    longest = replace(spec, horizon=max(REFERENCE_HORIZONS) * spec.horizon)
+    return CurveKey(longest, baseline, baseline.rate_trials(), seeds, keep="heldout")
 
 
 def _final_loss(curves: Curves, cap: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metaopt import baselines, tasks
-from metaopt.baselines import CurveKey, Store, envelope_key, store, tuning_keys
+from metaopt.baselines import CurveKey, Store, envelope_key, evaluation_key, store, tune, tuning_keys
 from metaopt.baselines import build as build_module
 from metaopt.baselines.build import build, is_full_batch, shipped, suits
 from metaopt.errors import ConfigError, WorkerLostError
@@ -218,11 +218,14 @@ def test_a_process_that_dies_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_set_of_curves_is_small(built):
-    """What decides the size of the shipped stores: fifteen trials and three seeds stay below 10 kB."""
-    shelf, key = Store((built[0],)), tuning_keys(SPECS[0], CHOSEN[1])[0]
-    longest = shelf.get(key)
-    assert longest.train.size == 0
-    per_point = longest.heldout.shape[1] * 4
-    sizes = [os.path.getsize(built[0] / key.file_name) + (41 - len(longest.steps)) * per_point]  # of a run with all points
-    assert max(sizes) < 10_000
+    """What decides the size of the shipped stores: a search of fifteen trials and three seeds, and the three trials that it chose."""
+    shelf, search = Store((built[0],)), tuning_keys(SPECS[0], CHOSEN[1])[0]
+    found = shelf.get(search)
+    assert found.train.size == 0
+    assert found.heldout.shape == (1, 45)
+    assert os.path.getsize(built[0] / search.file_name) < 3_000
+    chosen = evaluation_key(SPECS[0], tune([search], {search: found}, 10.0), 0)
+    runs = shelf.get(chosen)
+    missing = (41 - len(runs.steps)) * runs.heldout.shape[1] * 8  # points that a longer run has
+    assert os.path.getsize(built[0] / chosen.file_name) + missing < 7_500
     assert store.BUNDLED.is_dir()

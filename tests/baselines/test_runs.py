@@ -1,5 +1,7 @@
 """One vectorised run of all rates and seeds equals the runs one by one, and torch's own optimizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,21 @@ def test_scheduled_sgd_momentum_equals_torch():
         optimizer.step()
     final = task.normalise(task.loss(params, task.heldout(run_key, torch.tensor(0))))
     assert curves.heldout[-1, 0] == pytest.approx(final.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adamw", "schedule_free_adamw", "lbfgs"])
+@pytest.mark.parametrize("horizon", [24, 97])
+def test_the_end_is_the_same_with_and_without_the_points_before_it(name, horizon):
+    """Bit for bit, whether runs diverged included; the run without is what a search does."""
+    baseline = baselines.get(name)
+    spec = quadratic(horizon, "15x3-none" if baseline.full_batch else "6x6-minimum")
+    whole = CurveKey(spec, baseline, (*baseline.trials(3), baseline.at(1e6)), (1, 2))
+    end = replace(whole, keep="finals")
+    every, last = run_job(whole.job()), end.kept(run_job(end.job()))
+    assert np.array_equal(last.heldout, whole.kept(every).heldout[-1:])
+    assert np.array_equal(last.diverged, every.diverged)
+    assert last.steps.tolist() == [horizon]
+    assert len(run_job(end.job()).steps) == 2
 
 
 def test_joined_and_chosen_runs():

@@ -74,7 +74,7 @@ def test_curves_of_other_code_are_stale(tmp_path, key, curves, monkeypatch):
     shelf = Store((tmp_path,))
     shelf.put(key, curves)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "code_version", lambda family: "0" * 16)
+        patch.setattr(store, "code_version", lambda *_: "0" * 16)
         assert shelf.get(key) is None
     assert shelf.get(key) is not None
     monkeypatch.setattr(store, "optimizer_code", lambda learner: "0" * 16)
@@ -94,17 +94,19 @@ def test_runs_by_trial(key, curves):
     assert key.work == 20 * 2 * 2
 
 
-def test_searches_keep_no_training_losses(tmp_path, key, curves):
-    thin = dataclasses.replace(key, heldout_only=True)
-    assert thin.file_name != key.file_name, "a thin file must not stand in for a whole one"
+def test_what_nobody_reads_is_not_kept(tmp_path, key, curves):
+    thin, thinnest = (dataclasses.replace(key, keep=keep) for keep in ("heldout", "finals"))
+    assert len({one.file_name for one in (key, thin, thinnest)}) == 3, "a thin file must not stand in for a whole one"
     shelf = Store((tmp_path,))
-    for one in (key, thin):
+    for one in (key, thin, thinnest):
         shelf.put(one, curves)
         assert same(shelf.get(one), one.kept(curves))
-    assert shelf.get(thin).train.shape == (0, 4)
+    assert shelf.get(thin).train.shape == shelf.get(thinnest).train.shape == (0, 4)
     assert np.array_equal(shelf.get(thin).heldout, curves.heldout)
+    assert np.array_equal(shelf.get(thinnest).heldout, curves.heldout[-1:])
     assert thin.at(shelf.get(thin), key.trials[1]).heldout.shape == (len(curves.steps), 2)
-    assert (tmp_path / thin.file_name).stat().st_size < (tmp_path / key.file_name).stat().st_size
+    sizes = [(tmp_path / one.file_name).stat().st_size for one in (thinnest, thin, key)]
+    assert sizes == sorted(set(sizes))
 
 
 def test_stores_of_two_machines_merge(tmp_path, key, curves):

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from metaopt import baselines, tasks
-from metaopt.baselines import Curves, envelope_key, evaluation_key, evaluation_seeds, reference_keys, seed_blocks, tune, tuning_keys
+from metaopt.baselines import (
+    Curves,
+    Store,
+    envelope_key,
+    evaluation_key,
+    evaluation_seeds,
+    recorded_keys,
+    reference_keys,
+    seed_blocks,
+    tune,
+    tuning_keys,
+)
 
 SPEC = tasks.get("quadratic").sample("6x6-minimum", 3, (20, 20))
 
@@ -55,12 +66,27 @@ def test_every_budget_gets_its_own_best_trial():
     assert found.finals[7] == 0.0
 
 
-def test_a_hundred_trials_have_their_best_too():
+def test_a_hundred_trials_are_recorded_and_change_nothing_else():
     design = baselines.get("adamw").trials(100)
-    found = tuned("adamw", lambda trial: 1.0 - design.index(trial) / 1000, trials=100)
-    assert {count: trial == design[count - 1] for count, trial in found.trials.items()} == {1: True, 5: True, 15: True, 100: True}
-    assert len(found.finals) == 100
-    assert list(found.finals) == sorted(found.finals, reverse=True)
+    few, many = (tuned("adamw", lambda trial: 1.0 - design.index(trial) / 1000, trials=count) for count in (15, 100))
+    assert {count: trial == design[count - 1] for count, trial in many.trials.items()} == {1: True, 5: True, 15: True}
+    assert (many.trials, many.loss) == (few.trials, few.loss)
+    assert many.finals[:15] == few.finals
+    assert len(many.finals) == 100
+    assert list(many.finals) == sorted(many.finals, reverse=True)
+    assert evaluation_key(SPEC, many, 0) == evaluation_key(SPEC, few, 0)
+    assert reference_keys(SPEC, [many], 0) == reference_keys(SPEC, [few], 0)
+
+
+def test_more_trials_are_used_only_where_all_are_recorded(tmp_path):
+    baseline, shelf = baselines.get("sgd"), Store((tmp_path,))
+    usual, every = tuning_keys(SPEC, baseline), tuning_keys(SPEC, baseline, 100)
+    assert recorded_keys(SPEC, baseline, shelf) == usual
+    for key in every[:-1]:
+        shelf.put(key, made_curves(key, lambda trial: trial.rate))
+    assert recorded_keys(SPEC, baseline, shelf) == usual
+    shelf.put(every[-1], made_curves(every[-1], lambda trial: trial.rate))
+    assert recorded_keys(SPEC, baseline, shelf) == every
 
 
 def test_a_diverged_trial_never_wins():
