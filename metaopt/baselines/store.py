@@ -1,7 +1,7 @@
-"""The store of baseline curves: computed once, shipped with the package, never trusted past the code that made them.
+"""The store of curves: computed once, shipped with the package, never trusted past the code that made them.
 
-A curve lies under the hash of everything that determines it (`CurveKey`), in one safetensors file that repeats the key. Look-ups read the
-bundled folder first, then the user's cache; new curves go to the cache.
+A curve lies under the hash of everything that determines it (of a baseline: `CurveKey`), in one safetensors file that repeats the key.
+Look-ups read the bundled folder first, then the user's cache; new curves go to the cache.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import platform
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import safetensors.numpy
@@ -27,10 +27,20 @@ from metaopt.baselines.space import Trial
 from metaopt.tasks import TaskSpec
 from metaopt.tasks.number_shifts import is_shifted
 
-__all__ = ["CurveKey", "Store"]
+__all__ = ["CurveKey", "Key", "Store", "user_cache"]
 
 BUNDLED = Path(__file__).parent / "store"
 _FIELDS = ("steps", "heldout", "train", "diverged")
+
+
+class Key(Protocol):
+    """What curves are filed under."""
+
+    def to_json(self) -> str:
+        """Return a canonical text of everything that determines the curves."""
+
+    def kept(self, curves: Curves) -> Curves:
+        """Return what the store gives back for these curves, so that fresh ones and stored ones are equal."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +120,17 @@ class Store:
     """
 
     def __init__(self, folders: tuple[Path, ...] | None = None) -> None:
-        self.folders = folders or (BUNDLED, _user_cache())
+        self.folders = folders or (BUNDLED, user_cache("baselines"))
         self._used: set[str] = set()
 
-    def get(self, key: CurveKey) -> Curves | None:
+    def get(self, key: Key) -> Curves | None:
         """Return stored curves, or None if there are none for exactly this key; a damaged file, or one with another key, counts as none."""
         text = key.to_json()
-        self._used.add(key.file_name)
+        file_name = _file_name(text)
+        self._used.add(file_name)
         for folder in self.folders:
             try:
-                with safe_open(folder / key.file_name, framework="np") as file:
+                with safe_open(folder / file_name, framework="np") as file:
                     if (file.metadata() or {}).get("key") != text:
                         continue
                     arrays = {name: file.get_tensor(name) for name in _FIELDS}
@@ -128,7 +139,7 @@ class Store:
             return Curves(*(arrays[name].astype(bool if name == "diverged" else np.float64) for name in _FIELDS))
         return None
 
-    def put(self, key: CurveKey, curves: Curves) -> None:
+    def put(self, key: Key, curves: Curves) -> None:
         """Write curves (losses as float32) so that the file appears whole or not at all; last writer wins with equal content."""
         folder = self.folders[-1]
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,8 +147,9 @@ class Store:
         arrays = {name: np.ascontiguousarray(getattr(curves, name), dtype=bool if name == "diverged" else np.float32) for name in _FIELDS}
         versions = json.dumps({"python": platform.python_version(), "torch": torch.__version__}, sort_keys=True)
         arrays["versions"] = np.frombuffer(versions.encode(), np.uint8)  # no metadata: several entries would come in any order
-        content = safetensors.numpy.save(arrays, metadata={"key": key.to_json()})
-        _write(folder / key.file_name, content)
+        text = key.to_json()
+        content = safetensors.numpy.save(arrays, metadata={"key": text})
+        _write(folder / _file_name(text), content)
 
     def merge(self, folder: Path) -> int:
         """Copy the curves that the last folder lacks from another one (of another machine), and return how many they were.
@@ -183,6 +195,7 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _user_cache() -> Path:
+def user_cache(name: str) -> Path:
+    """Return the user's folder for curves of one sort; nothing is made."""
     root = os.environ.get("METAOPT_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "metaopt")
-    return Path(root) / "baselines"
+    return Path(root) / name
