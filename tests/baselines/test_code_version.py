@@ -100,3 +100,23 @@ def test_a_floor_counts_for_its_own_family_only(monkeypatch: pytest.MonkeyPatch)
     code_version.cache_clear()
     assert before["digits_mlp"] == after["digits_mlp"]
     assert before["mnist_mlp"] != after["mnist_mlp"]
+
+
+def test_what_applies_shifts_counts_for_shifted_tasks_only(monkeypatch: pytest.MonkeyPatch):
+    code_version.cache_clear()
+    before = [code_version("digits_mlp", shifted) for shifted in (False, True)]
+    assert before[0] != before[1]
+    source = inspect.getsource
+    for module in ("number_shifts", "augmentations.scaled_loss", "augmentations.reparametrisation", "augmentations.draws"):
+
+        def changed(other, name=f"metaopt.tasks.{module}"):
+            return source(other) + ("\nx = 1\n" if other.__name__ == name else "")
+
+        monkeypatch.setattr(code_version_module.inspect, "getsource", changed)
+        code_version.cache_clear()
+        after = [code_version("digits_mlp", shifted) for shifted in (False, True)]
+        assert after[0] == before[0], module
+        assert after[1] != before[1], module
+    monkeypatch.undo()
+    code_version.cache_clear()
+    assert "metaopt.tasks.shifts" not in code_version_module._with_imports(code_version_module._SHIFTS), "makes specs, not tasks"
