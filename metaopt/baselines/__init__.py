@@ -1,6 +1,6 @@
 """Tuned runs of known optimizers, and the store of their curves."""
 
-from metaopt.baselines.best_of_k import exact_best_of_k, expected_best_of_k
+from metaopt.baselines.best_of_k import expected_best, expected_best_of_k
 from metaopt.baselines.catalogue import DEFAULT, MOST_TRIALS, SCHEDULE, TRIALS, Baseline, get, names, variants
 from metaopt.baselines.code_version import code_version
 from metaopt.baselines.runs import Curves, Job, run_job
@@ -39,7 +39,7 @@ __all__ = [
     "envelope_key",
     "evaluation_key",
     "evaluation_seeds",
-    "exact_best_of_k",
+    "expected_best",
     "expected_best_of_k",
     "get",
     "names",
