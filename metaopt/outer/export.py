@@ -10,7 +10,7 @@ from metaopt.learners.update_rules import FEATURES, Theta
 from metaopt.outer.selection import Selection
 from metaopt.outer.shards import shard_sources
 from metaopt.outer.validation import Change
-from metaopt.tasks.augmentations import Reparametrisation
+from metaopt.tasks.support import number_support, template_support
 
 __all__ = ["Chosen", "export"]
 
@@ -37,20 +37,16 @@ class Chosen:
 
 
 def _support(config: Config) -> dict[str, list[Any]]:
-    """Return what meta-training met: families, templates, horizons and re-parametrisations."""
+    """Return what meta-training met, axis by axis: see `metaopt.tasks.support`."""
     sources = shard_sources(config)
     met = [horizon for source in sources for horizon in (source.stages or (source.horizon,))]
     met += [horizon for phase in config.outer.phases[1:] if (horizon := phase.horizon)]
-    support: dict[str, list[Any]] = {
-        "family": sorted({source.family.name for source in sources}),
-        "template": sorted({f"{source.family.name}/{source.template}" for source in sources}),
+    later = [source for phase in range(1, len(config.outer.phases)) for source in shard_sources(config, phase)]
+    return {
+        **(template_support({f"{source.family.name}/{source.template}" for source in sources}) or {}),
         "horizon": [min(low for low, _ in met), max(high for _, high in met)],
+        **number_support(source.chosen for source in (*sources, *later)),
     }
-    for augmentation in config.augmentations.choices:
-        if isinstance(augmentation, Reparametrisation):
-            support["reparametrisation"] = list(augmentation.scale)
-        support.setdefault("augmentation", []).append(augmentation.name)
-    return support
 
 
 def export(

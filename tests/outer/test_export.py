@@ -8,10 +8,12 @@ import torch
 from metaopt import tasks
 from metaopt.artifacts import load
 from metaopt.config import load_config
+from metaopt.evaluation.support import training_support
 from metaopt.learners import get
 from metaopt.outer.export import Chosen, export
 from metaopt.outer.shards import make_learner, shard_sources
 from metaopt.outer.validation import Change
+from metaopt.tasks.support import number_support, task_axes
 
 CHANGE = Change(before=0.5, after=0.4, difference=-0.1, low=-0.15, high=-0.05)
 
@@ -39,7 +41,8 @@ def test_card_tells_the_run(tmp_path: Path) -> None:
     assert training["seeds"] == [4]
     assert training["support"]["family"] == ["digits_mlp", "quadratic"]
     assert training["support"]["horizon"] == [40, 70]
-    assert training["support"]["reparametrisation"] == [0.2, 5.0]
+    assert training["support"]["parameter_scale"] == [0.2, 5.0]
+    assert training["support"]["augmentations"] == ["reparametrisation"]
     assert [entry["family"] for entry in training["distribution"]] == ["quadratic", "digits_mlp"]
     assert artifact.card["scores"] == [{"suite": "meta_valid", "metric": "meta_loss_change", "value": -0.1, "low": -0.15, "high": -0.05}]
     assert all(torch.equal(artifact.weights[name], theta[name]) for name in theta)
@@ -72,7 +75,33 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     nan = math.nan
     _, _, artifact = written(tmp_path, "augmentations.reparametrisation=null", change=Change(nan, nan, nan, nan, nan))
     assert artifact.card["scores"] == []
-    assert "reparametrisation" not in artifact.card["training"]["support"]
+    support = artifact.card["training"]["support"]
+    assert (support["parameter_scale"], support["gradient_noise"], support["augmentations"]) == ([1.0, 1.0], [0.0, 0.0], [])
+
+
+def test_support_has_every_axis_of_the_tasks(tmp_path: Path) -> None:
+    config, _, artifact = written(tmp_path, "augmentations.gradient_noise={level: [0.1, 0.2], probability: 1.0}")
+    support = artifact.card["training"]["support"]
+    assert training_support(artifact.card) == support
+    met = [source for source in shard_sources(config) if source.family.name == "digits_mlp"]
+    axes = [task_axes(source.family.sample(source.template, 0, (1, 1))) for source in met]
+    for axis in ("width", "depth", "batch"):
+        values = [one[axis] for one in axes if axis in one]
+        assert support[axis] == [min(values), max(values)]
+    assert support["activation"] == sorted({one["activation"] for one in axes if "activation" in one})
+    assert (support["data"], support["architecture"]) == (["digits", "quadratic"], ["mlp", "quadratic"])
+    assert (support["init_scale"], support["loss_scale"], support["gradient_noise"]) == ([0.5, 2.0], [1.0, 1.0], [0.1, 0.2])
+    assert support["precision"] == ["float32"]
+
+
+def test_support_knows_what_shards_drew_in_later_phases(tmp_path: Path) -> None:
+    change = ["augmentations.bfloat16={probability: 0.05}", "outer.phases=[{}, {}, {}, {}, {}, {}]"]
+    config, _, artifact = written(tmp_path, *change)
+    drawn = [source.chosen for phase in range(6) for source in shard_sources(config, phase)]
+    now = [source.chosen for source in shard_sources(config)]
+    assert artifact.card["training"]["support"] | number_support(drawn) == artifact.card["training"]["support"]
+    assert number_support(drawn)["precision"] == ["bfloat16", "float32"]
+    assert number_support(now)["precision"] == ["float32"], "choose another seed: this test wants phases that differ"
 
 
 def test_card_says_which_theta_validation_chose(tmp_path: Path) -> None:
