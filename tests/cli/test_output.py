@@ -60,6 +60,44 @@ def test_phases_are_timed_apart(clock: Clock) -> None:
     assert stream.getvalue().splitlines() == ["learners 2/2, 0 s left", "baselines 1/3, 40 s left", "baselines 2/3, 20 s left"]
 
 
+def test_an_announced_phase_is_timed_by_its_work(clock: Clock) -> None:
+    """Three pieces of 60 000, 30 000 and 10 000 steps at 1000 steps a second; the first counts as the others do."""
+    stream = io.StringIO()
+    progress = ProgressDisplay(stream=stream)
+    clock.now = 500.0
+    progress("learners", 0, 100_000)
+    for done, now in ((60_000, 560.0), (90_000, 590.0), (100_000, 600.0)):
+        clock.now = now
+        progress("learners", done, 100_000)
+    assert stream.getvalue().splitlines() == [
+        "learners 60k/100k, 40 s left",
+        "learners 90k/100k, 10 s left",
+        "learners 100k/100k, 0 s left",
+    ]
+
+
+def test_results_that_arrive_together_do_not_spoil_the_estimate(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = ProgressDisplay(stream=stream)
+    progress("learners", 0, 4)
+    for done, now in ((1, 3600.0), (2, 3600.1), (3, 7200.0)):
+        clock.now = now
+        progress("learners", done, 4)
+    clock.now = 9000.0
+    progress("learners", 0, 2)  # of the next suite
+    clock.now = 9012.0
+    progress("learners", 1, 2)
+    assert stream.getvalue().splitlines() == ["learners 1/4, 3.0 h left", "learners 3/4, 40 min left", "learners 1/2, 12 s left"]
+
+
+@pytest.mark.parametrize(
+    ("units", "text"),
+    [(0, "0"), (9999, "9999"), (10_000, "10k"), (123_456, "123k"), (999_950, "1M"), (3_400_000, "3.4M"), (5 * 10**9, "5G")],
+)
+def test_large_counts_are_short(units: int, text: str) -> None:
+    assert output._amount(units) == text
+
+
 def test_quiet_is_silent() -> None:
     stream = io.StringIO()
     ProgressDisplay(quiet=True, stream=stream)("outer step", 1, 1)
@@ -77,6 +115,15 @@ def test_a_bar_on_a_terminal() -> None:
     assert "2/2" in last
     assert "meta-loss=0.25" in last
     assert "\x1b[3" not in stream.getvalue()
+
+
+def test_a_bar_of_steps_is_readable() -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    with ProgressDisplay(stream=stream) as progress:
+        progress("learners", 0, 120_000)
+        progress("learners", 60_000, 120_000)
+    assert "60.0k/120k" in stream.getvalue().split("\r")[-1]
 
 
 def test_tables_align_and_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,4 +150,4 @@ def test_a_slow_first_unit_does_not_spoil_the_estimate(clock: Clock) -> None:
     for done in range(2, 12):
         clock.now += 1.0
         progress("outer step", done, 101)
-    assert stream.getvalue().splitlines() == ["outer step 1/101, 2000 s left", "outer step 11/101, 90 s left"]
+    assert stream.getvalue().splitlines() == ["outer step 1/101, 33 min left", "outer step 11/101, 90 s left"]
