@@ -34,6 +34,7 @@ FLOORS: dict[str, float] = {
     "text_lstm": 2.38,
     "text_transformer": 2.4,
     "text_transformer_mu": 2.43,
+    "neural_field": 0.053,
 }
 
 

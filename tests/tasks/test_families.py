@@ -18,7 +18,9 @@ RATES = (1e-3, 1e-2, 3e-2, 1e-1)
 STEPS = 250  # of Adam with warm-up and cosine
 TUNED = 0.35  # normalised loss that the best of the rates reaches
 MARGIN = 0.4  # by which it is below the loss at initialisation
-LONGER = dict.fromkeys(("digits_resnet", "digits_vit", "textures_mlp", "textures_conv", "mnist1d_mlp"), 500) | {"mnist1d_conv": 900}
+LONGER = dict.fromkeys(("digits_resnet", "digits_vit", "textures_mlp", "textures_conv", "mnist1d_mlp", "modular_arithmetic"), 500) | {
+    "mnist1d_conv": 900
+}
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 EVERY = [(name, split, template) for name in FAMILIES for split in tasks.SPLITS for template in tasks.get(name).templates(split)]

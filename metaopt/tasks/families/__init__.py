@@ -10,11 +10,15 @@ from metaopt.tasks.families.autoencoders import (
 )
 from metaopt.tasks.families.digits import DIGITS_CONV, DIGITS_LOGISTIC, DIGITS_MLP, DIGITS_RESNET, DIGITS_VIT
 from metaopt.tasks.families.faces import FACES_CONV, FACES_MLP
+from metaopt.tasks.families.fields import NEURAL_FIELD
 from metaopt.tasks.families.language import TEXT_GRU, TEXT_LSTM, TEXT_RNN, TEXT_TRANSFORMER
 from metaopt.tasks.families.learned_optimizer import LEARNED_OPTIMIZER_TASK
+from metaopt.tasks.families.matrix_completion import MATRIX_COMPLETION
 from metaopt.tasks.families.mnist import MNIST_CONV, MNIST_MLP
 from metaopt.tasks.families.mnist1d import MNIST1D_CONV, MNIST1D_MLP
+from metaopt.tasks.families.modular import MODULAR_ARITHMETIC
 from metaopt.tasks.families.mu import DIGITS_MLP_MU, TEXT_TRANSFORMER_MU
+from metaopt.tasks.families.physics_informed import PHYSICS_INFORMED
 from metaopt.tasks.families.quadratic import QUADRATIC
 from metaopt.tasks.families.tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from metaopt.tasks.families.textures import TEXTURES_CONV, TEXTURES_MLP
@@ -52,4 +56,8 @@ FAMILIES: tuple[Family, ...] = (
     TEXT_TRANSFORMER,
     TEXT_TRANSFORMER_MU,
     LEARNED_OPTIMIZER_TASK,
+    MODULAR_ARITHMETIC,
+    MATRIX_COMPLETION,
+    NEURAL_FIELD,
+    PHYSICS_INFORMED,
 )
