@@ -10,4 +10,4 @@ class Progress(Protocol):
     """Called after each unit of work, from the thread that does it."""
 
     def __call__(self, what: str, done: int, total: int, numbers: Mapping[str, float | str] | None = None, /) -> None:
-        """Take note that `done` of `total` units of `what` are done; `numbers` are worth showing, by their label, in order."""
+        """Take note that `done` of `total` units of `what` are done (0: it begins); `numbers` are worth showing, in order."""

@@ -15,6 +15,7 @@ from metaopt.devices import resolve_device
 from metaopt.errors import ConfigError
 from metaopt.evaluation.candidates import Candidate, LearnerLike, resolve
 from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
+from metaopt.evaluation.learner_runs import THREADS, run_store
 from metaopt.evaluation.measure import Measured, measure
 from metaopt.evaluation.provenance import notes, provenance
 from metaopt.evaluation.report import Report, Results, TaskCurves, write_report
@@ -26,7 +27,6 @@ from metaopt.progress import Progress
 __all__ = ["evaluate"]
 
 DEFAULT_SEEDS = 5
-THREADS = 1  # sums depend on it: fixed, so that any number of workers gives the same bytes
 
 
 def evaluate(
@@ -80,7 +80,7 @@ def evaluate(
     ]
     with make_pool(workers, address, EvaluationSetup(), THREADS, place.type) as pool:
         # A Ray worker sees only its own share of the accelerators, the first of which has no number.
-        runner = JobRunner(pool, store or Store(), place.type if workers else str(place), progress)
+        runner = JobRunner(pool, store or Store(), place.type if workers else str(place), progress, run_store())
         measured = measure(runner, candidates, chosen, scored, count)
     scores = sort_rows([row for task in scored for row in _rows(task, candidates, measured)])
     references = pd.concat([_reference_rows(scores, task, one.name) for task, one in measured.references.items()])
@@ -103,7 +103,7 @@ def _rows(task: ScoredTask, candidates: Sequence[Candidate], measured: Measured)
     reference = measured.references[task.name]
     rows: list[dict[str, object]] = []
     for one in candidates:
-        curves = measured.learners[one.name, task.name]
+        curves = measured.learners[one.name, one.meta_seed, task.name]
         if isinstance(curves, str):
             rows += failed_job_rows(task, one.name, one.hash, curves)
         else:
@@ -123,7 +123,9 @@ def _reference_rows(scores: pd.DataFrame, task: str, baseline: str) -> pd.DataFr
 def _shown(task: ScoredTask, candidates: Sequence[Candidate], measured: Measured) -> TaskCurves:
     """Return what is drawn for a task: all learners that ran, and each baseline at its largest number of trials."""
     reference, most = measured.references[task.name], max(TRIALS)
-    learners = {one.name: curves for one in candidates if not isinstance(curves := measured.learners[one.name, task.name], str)}
+    learners = {
+        one.name: curves for one in candidates if not isinstance(curves := measured.learners[one.name, one.meta_seed, task.name], str)
+    }
     baselines = {
         f"{one.baseline.name} K={most}": measured.baselines[task.name, one.baseline.name, one.trials[most]]
         for one in measured.tuned[task.name]

@@ -1,13 +1,15 @@
-"""Run everything that an evaluation needs: learners, tuned baselines, and the reference of each task."""
+"""Run everything that an evaluation needs: learners, tuned baselines, the reference of each task, and envelopes of constant rates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metaopt import baselines as known
-from metaopt.baselines import REFERENCE_HORIZONS, CurveKey, Curves, Job, Trial, Tuned
+from metaopt.baselines import REFERENCE_HORIZONS, CurveKey, Curves, Trial, Tuned
 from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.jobs import JobRunner
-from metaopt.evaluation.rows import Reference, ScoredTask
+from metaopt.evaluation.learner_runs import groups, learner_jobs, task_curves
+from metaopt.evaluation.rows import Array, Reference, ScoredTask
+from metaopt.evaluation.speedup import constant_rate_envelope
 
 __all__ = ["Measured", "measure"]
 
@@ -17,44 +19,74 @@ class Measured:
     """Curves of an evaluation, on the same inner seeds.
 
     Attributes:
-        learners: (learner, task) -> curves, or the reason why the job was given up.
+        learners: (learner, meta-seed, task) -> curves, or the reason why the job was given up. A learner has none on a task that its kind
+            cannot run on.
         tuned: task -> what tuning found for each baseline.
         baselines: (task, baseline, trial) -> curves, for every trial that some budget chose.
         references: task -> the best scheduled configuration.
+        envelopes: task -> steps and losses of the constant-rate envelope; empty where it was not asked for.
     """
 
-    learners: dict[tuple[str, str], Curves | str]
+    learners: dict[tuple[str, int, str], Curves | str]
     tuned: dict[str, list[Tuned]]
     baselines: dict[tuple[str, str, Trial], Curves]
     references: dict[str, Reference]
+    envelopes: dict[str, tuple[Array, Array]]
 
 
 def measure(
-    runner: JobRunner, candidates: Sequence[Candidate], chosen: Sequence[known.Baseline], scored: Sequence[ScoredTask], count: int
+    runner: JobRunner,
+    candidates: Sequence[Candidate],
+    chosen: Sequence[known.Baseline],
+    scored: Sequence[ScoredTask],
+    count: int,
+    envelope: bool = False,
 ) -> Measured:
     """Return the curves of all candidates and chosen baselines on the first `count` seeds of every task.
+
+    Args:
+        runner: runs what no store knows.
+        candidates: each with a name and meta-seed of its own.
+        chosen: baselines; the best of them on a task is its reference.
+        scored: tasks, each with its own name.
+        count: inner seeds of each, >= 1.
+        envelope: whether to have envelopes of constant rates, fifteen runs of four horizons for a task that no store knows.
 
     Raises:
         WorkerLostError: a baseline could not be computed.
     """
-    learners = _measure_learners(runner, candidates, scored)
+    learners = _measure_learners(runner, candidates, scored, count)
     tuned = _tune(runner, chosen, scored)
-    return Measured(learners, tuned, *_measure_baselines(runner, tuned, scored, count))
+    finals, references = _measure_baselines(runner, tuned, scored, count)
+    return Measured(learners, tuned, finals, references, _envelopes(runner, scored) if envelope else {})
 
 
 def _measure_learners(
-    runner: JobRunner, candidates: Sequence[Candidate], scored: Sequence[ScoredTask]
-) -> dict[tuple[str, str], Curves | str]:
-    pairs = [(candidate, task) for task in scored for candidate in candidates]
-    jobs = [Job(candidate.learner, candidate.theta, task.spec, task.inner_seeds, device=runner.device) for candidate, task in pairs]
-    results = list(runner.run(jobs, [f"{candidate.name} on {task.name}" for candidate, task in pairs], "learners"))
-    return {(candidate.name, task.name): result for (candidate, task), result in zip(pairs, results, strict=True)}
+    runner: JobRunner, candidates: Sequence[Candidate], scored: Sequence[ScoredTask], count: int
+) -> dict[tuple[str, int, str], Curves | str]:
+    together = groups(scored)
+    blocks = len(known.seed_blocks(count))
+    jobs = [job for candidate in candidates for job in learner_jobs(candidate, together, count, runner.device)]
+    curves = iter(runner.learner_curves(jobs, "learners"))
+    found = {}
+    for candidate in candidates:
+        for group in together:
+            if candidate.kind in group[0].kinds:
+                parts = task_curves(group, [next(curves) for _ in range(blocks)], count)
+                found.update({(candidate.name, candidate.meta_seed, name): one for name, one in parts.items()})
+    return found
 
 
 def _tune(runner: JobRunner, chosen: Sequence[known.Baseline], scored: Sequence[ScoredTask]) -> dict[str, list[Tuned]]:
-    keys = {task.name: [known.tuning_keys(task.spec, baseline) for baseline in chosen] for task in scored}
-    curves = runner.baseline_curves((key for groups in keys.values() for group in groups for key in group), "baselines, tuning")
+    keys = {task.name: [known.recorded_keys(task.spec, baseline, runner.store) for baseline in chosen] for task in scored}
+    curves = runner.baseline_curves((key for own in keys.values() for group in own for key in group), "baselines, tuning")
     return {task.name: [known.tune(group, curves, task.cap) for group in keys[task.name]] for task in scored}
+
+
+def _envelopes(runner: JobRunner, scored: Sequence[ScoredTask]) -> dict[str, tuple[Array, Array]]:
+    keys = {task.name: known.envelope_key(task.spec) for task in scored}
+    curves = runner.baseline_curves(keys.values(), "constant rates")
+    return {name: constant_rate_envelope(curves[key].steps, key.by_trial(curves[key])) for name, key in keys.items()}
 
 
 def _measure_baselines(
