@@ -16,9 +16,20 @@ from numpy.typing import NDArray
 
 from metaopt.evaluation.scores import SMOOTHING, smooth
 
-__all__ = ["CONSTANT_RATE_SMOOTHING", "constant_rate_envelope", "reference_envelope", "speed_up", "steps_to_loss", "wall_clock_speed_up"]
+__all__ = [
+    "CONSTANT_RATE_SMOOTHING",
+    "constant_rate_envelope",
+    "matched_decay",
+    "reference_envelope",
+    "speed_up",
+    "steps_to_loss",
+    "wall_clock_speed_up",
+]
 
 CONSTANT_RATE_SMOOTHING = 0.95  # of the literature's curves
+# Equal losses may differ by so much, relative to themselves, when their terms are added in another order. The reference's runs do not join
+# smoothly, and a learner that repeats one of them must not fall over the edge to the next.
+_ROUNDING = 1e-9
 
 Array = NDArray[np.float64]
 
@@ -28,10 +39,13 @@ def steps_to_loss(steps_E: Array, curve_E: Array, loss: float) -> float:
     best = np.minimum.accumulate(curve_E)
     if loss >= best[0]:
         return float(steps_E[0])
-    if loss < best[-1]:
+    enough = loss + _ROUNDING * abs(loss)
+    if enough < best[-1]:
         return float("inf")
-    i = int(np.argmax(best <= loss))  # the first point at or below; i >= 1, and best[i] < best[i - 1]
-    share = (best[i - 1] - loss) / (best[i - 1] - best[i])
+    i = int(np.argmax(best <= enough))  # the first point at or below
+    if i == 0:
+        return float(steps_E[0])
+    share = (best[i - 1] - max(loss, best[i])) / (best[i - 1] - best[i])
     return float(steps_E[i - 1] + share * (steps_E[i] - steps_E[i - 1]))
 
 
@@ -70,7 +84,7 @@ def constant_rate_envelope(steps_E: Array, curves_LES: Array, decay: float = CON
         steps_E: steps of the archive, increasing; its last one over the learner's horizon is where speed-ups saturate.
         curves_LES: held-out losses; at least 14 rates (half decades) and 5 seeds that the learner is not evaluated on, or the envelope
             is lucky where the learner cannot be.
-        decay: of the smoothing, a point; the learner's curve must be smoothed alike, with points as far apart.
+        decay: of the smoothing, a point; the learner's curve must be smoothed over as many steps (`matched_decay`).
 
     Returns:
         Steps [E] and losses [E], not increasing.
@@ -86,6 +100,16 @@ def constant_rate_envelope(steps_E: Array, curves_LES: Array, decay: float = CON
     mean_EL = np.where(usable_EL, np.where(usable_EL[..., None], curves_LES.transpose(1, 0, 2), 0.0).mean(axis=2), 0.0)
     lowest_E = np.where(usable_EL, smooth(mean_EL, decay), np.inf).min(axis=1)
     return steps_E, np.minimum.accumulate(lowest_E)
+
+
+def matched_decay(steps_E: Array, learner_steps_E: Array, decay: float = CONSTANT_RATE_SMOOTHING) -> float:
+    """Return the decay, a point, that smooths an archive over as many steps as `decay` does a learner whose points are closer together.
+
+    A longer run has as many points as a short one. With one decay for both, the archive would lag behind by so much more, and learners
+    would seem faster than they are.
+    """
+    spacing, own = (float(one[-1] - one[0]) / (len(one) - 1) for one in (steps_E, learner_steps_E))
+    return float(decay ** (spacing / own))
 
 
 def speed_up(curve_E: Array, horizon: int, reference: tuple[Array, Array], decay: float = SMOOTHING) -> tuple[float, bool]:

@@ -9,6 +9,7 @@ from metaopt.evaluation.scores import smooth
 from metaopt.evaluation.speedup import (
     CONSTANT_RATE_SMOOTHING,
     constant_rate_envelope,
+    matched_decay,
     reference_envelope,
     speed_up,
     steps_to_loss,
@@ -55,6 +56,33 @@ def test_a_learner_that_repeats_the_reference_has_speed_up_one():
     ratio, censored = speed_up(losses, 40, reference_envelope({40: (steps, losses)}))
     assert ratio == pytest.approx(1.0)
     assert not censored
+
+
+def test_rounding_does_not_throw_a_repetition_onto_the_stretched_run():
+    """The stretched run is still at 0.7 where the first one ends at 0.4: a loss that is lower by rounding only must not need it."""
+    steps, losses = line(40, end=0.4)
+    reference = reference_envelope({40: (steps, losses), 160: line(160, end=0.1)})
+    assert speed_up(losses * (1 - 1e-12), 40, reference)[0] == pytest.approx(1.0, abs=1e-6)
+    assert speed_up(losses * (1 - 1e-4), 40, reference)[0] > 1.5
+    assert steps_to_loss(steps, losses, 0.4 - 1e-12) == 40.0
+    assert steps_to_loss(steps, losses, 0.4 - 1e-6) == np.inf
+
+
+def test_a_constant_rate_as_a_learner_has_speed_up_one_over_its_own_archive():
+    """Four horizons with as many points as one: smoothed by the learner's decay a point, it would seem to take far longer."""
+
+    def fall(clock):
+        return np.exp(-clock / 20.0)
+
+    steps, archive = np.linspace(0.0, 40.0, 41), np.linspace(0.0, 160.0, 41)
+    curves = np.tile(fall(archive)[None, :, None], (14, 1, 5))
+    ratios = [
+        speed_up(fall(steps), 40, constant_rate_envelope(archive, curves, decay), CONSTANT_RATE_SMOOTHING)[0]
+        for decay in (matched_decay(archive, steps), CONSTANT_RATE_SMOOTHING)
+    ]
+    assert ratios[0] == pytest.approx(1.0, abs=0.1)
+    assert ratios[1] > 1.3
+    assert matched_decay(steps, steps) == CONSTANT_RATE_SMOOTHING
 
 
 def test_a_learner_as_good_as_the_stretched_reference_has_its_factor():
