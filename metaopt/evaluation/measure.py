@@ -1,6 +1,6 @@
 """Run everything that an evaluation needs: learners, tuned baselines, the reference of each task, and envelopes of constant rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from metaopt import baselines as known
@@ -9,7 +9,7 @@ from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.jobs import JobRunner
 from metaopt.evaluation.learner_runs import groups, learner_jobs, task_curves
 from metaopt.evaluation.rows import Array, Reference, ScoredTask
-from metaopt.evaluation.speedup import constant_rate_envelope
+from metaopt.evaluation.speedup import constant_rate_envelope, matched_decay
 
 __all__ = ["Measured", "measure"]
 
@@ -58,7 +58,7 @@ def measure(
     learners = _measure_learners(runner, candidates, scored, count)
     tuned = _tune(runner, chosen, scored)
     finals, references = _measure_baselines(runner, tuned, scored, count)
-    return Measured(learners, tuned, finals, references, _envelopes(runner, scored) if envelope else {})
+    return Measured(learners, tuned, finals, references, _envelopes(runner, scored, references) if envelope else {})
 
 
 def _measure_learners(
@@ -83,10 +83,15 @@ def _tune(runner: JobRunner, chosen: Sequence[known.Baseline], scored: Sequence[
     return {task.name: [known.tune(group, curves, task.cap) for group in keys[task.name]] for task in scored}
 
 
-def _envelopes(runner: JobRunner, scored: Sequence[ScoredTask]) -> dict[str, tuple[Array, Array]]:
+def _envelopes(runner: JobRunner, scored: Sequence[ScoredTask], references: Mapping[str, Reference]) -> dict[str, tuple[Array, Array]]:
     keys = {task.name: known.envelope_key(task.spec) for task in scored}
     curves = runner.baseline_curves(keys.values(), "constant rates")
-    return {name: constant_rate_envelope(curves[key].steps, key.by_trial(curves[key])) for name, key in keys.items()}
+    envelopes = {}
+    for task in scored:
+        key = keys[task.name]
+        steps, own = curves[key].steps, references[task.name].runs[task.spec.horizon].steps
+        envelopes[task.name] = constant_rate_envelope(steps, key.by_trial(curves[key]), matched_decay(steps, own))
+    return envelopes
 
 
 def _measure_baselines(
