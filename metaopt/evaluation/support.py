@@ -18,7 +18,7 @@ def training_support(card: Mapping[str, Any]) -> Support:
     What a card of an earlier version does not say follows from its templates, as long as all their families are installed, and from its
     augmentations. See `metaopt.tasks.support.task_axes` for the axes.
     """
-    told: dict[str, list[Any]] = dict(card["training"]["support"])
+    told: dict[str, list[Any]] = dict(card["training"].get("support", {}))
     scale, names = told.pop("reparametrisation", None), told.pop("augmentation", None)
     if "template" not in told or "loss_scale" in told:
         return told
