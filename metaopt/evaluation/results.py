@@ -90,12 +90,13 @@ class Results:
             `failures`; `failure_rate` with its exact binomial interval. From times to the target, over the tasks that have one:
             `algoperf` (field: all learners and baselines at the largest number of trials; NaN for other lines), `algoperf_fixed` and
             `geometric_speed_up` (against one frozen baseline, which a note names: `adamw`, or else the first baseline, at the largest
-            number of trials).
+            number of trials). A miss counts as one step more than the horizon, so that the
+            latter says little where the frozen baseline needs nearly all steps.
         tasks: one row a line and task that it can run on. Medians over runs: `first_loss`, `final_loss`, `train_loss`, `score`,
             `speed_up`, `steps_to_target` (NaN: missed by half of the runs, or no target); `failures` (runs) and `inside_support`.
         targets: one row a task. `family`, `template`, `horizon_steps`; `target` (loss, NaN where a task starts at it) and the tuned
             baseline that it is `target_by`; the `reference` (`baseline@settings`); `kinds` of learners that can run on it, as text.
-        contrasts: every learner against the `reference` and against every baseline at the largest number of trials (`adamw K=15`), on the
+        contrasts: every learner `against` the reference and every baseline at the largest number of trials (`adamw K=15`), on the
             tasks that the learner can run on. `difference` of the interquartile means of `score`, paired, and `improvement` (probability
             that the learner ends lower), intervals; `p_value` of a permutation test and `p_holm`, corrected for all rows.
         gaps: one row a learner whose card says what it was trained on, if it met both: score on the `inside_tasks` of its training

@@ -1,77 +1,107 @@
 """The headline table: one line a learner, and a baseline at each number of trials, with intervals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from metaopt.evaluation.improvement import probability_of_improvement
-from metaopt.evaluation.named_axes import AXES, ScoreCube
+from metaopt.evaluation.lines import Board, Line, columns_of, generator, only
+from metaopt.evaluation.named_axes import ScoreCube
 from metaopt.evaluation.resampling import Interval, bootstrap
-from metaopt.evaluation.statistics import interquartile_mean
-from metaopt.seeds import stable_hash
+from metaopt.evaluation.results import make_table
+from metaopt.evaluation.scores import failure_rate
+from metaopt.evaluation.statistics import interquartile_mean, median_of_task_means, optimality_gap, overall_mean, worst_decile
+from metaopt.evaluation.target_times import TargetTimes
+from metaopt.evaluation.targets import task_times
 
-__all__ = ["score_cube", "summarise", "text_table"]
+__all__ = ["summarise", "task_table", "text_table"]
 
-
-def score_cube(rows: pd.DataFrame, column: str) -> ScoreCube:
-    """Return one learner's scores as a cube [1, tasks, seeds].
-
-    Raises:
-        ValueError: a (task, seed) is missing or there twice.
-    """
-    table = rows.pivot(index="task", columns="seed", values=column).astype(np.float64)
-    return ScoreCube(table.to_numpy()[None], tuple(table.index), tuple(int(seed) for seed in table.columns), axes=AXES)
+_NAME_WIDTH = 22
+_STEPS = "steps_to_target"
+_MEDIANS = {name: name for name in ("first_loss", "final_loss", "score", "speed_up", _STEPS)} | {"train_loss": "final_train_loss"}
 
 
-def summarise(scores: pd.DataFrame, reference: pd.DataFrame, order: list[tuple[str, int]]) -> pd.DataFrame:
-    """Return the headline: for each (learner, trials), interquartile means with 95 % intervals and counts.
+def summarise(board: Board, lines: Sequence[Line], reference: ScoreCube, times: TargetTimes) -> pd.DataFrame:
+    """Return the table `summary`; see `results.Results` for its columns.
 
     Args:
-        scores: rows of all runs.
-        reference: rows of the best scheduled baseline of each task, on the same seeds.
-        order: the lines wanted, in order.
+        board: rows of all lines.
+        lines: those wanted, in order.
+        reference: final losses of the best scheduled baseline of every task, on the same seeds.
+        times: to the targets.
 
     Every line uses an equal generator, so that equal scores have equal intervals.
     """
-    lines = []
-    best = score_cube(reference, "final_loss").negated()
-    for learner, trials in order:
-        rows = scores[(scores.learner == learner) & (scores.trials == trials)]
-        loss = score_cube(rows, "final_loss")
-        lines.append(
-            {
-                "learner": learner,
-                "kind": rows.kind.iloc[0],
-                "trials": trials,
-                **_named("final_loss", bootstrap([loss], interquartile_mean, _generator())),
-                **_named("speed_up", bootstrap([score_cube(rows, "speed_up")], interquartile_mean, _generator())),
-                **_named("improvement", bootstrap([loss.negated(), best], probability_of_improvement, _generator())),
-                "train_loss": float(interquartile_mean(score_cube(rows, "final_train_loss").values)),
-                "anytime": float(interquartile_mean(score_cube(rows, "anytime").values)),
-                "censored": int(rows.censored.sum()),
-                "failures": int(rows.failed.sum()),
-                "runs": len(rows),
-            }
-        )
-    return pd.DataFrame(lines)
+    return make_table("summary", (_line(board, line, reference, times) for line in lines))
+
+
+def task_table(board: Board, lines: Sequence[Line]) -> pd.DataFrame:
+    """Return the table `tasks`: medians over the runs of each line on each task."""
+    rows = []
+    for line in lines:
+        tasks, failures, inside = board.tasks(line), board.rows[line].groupby("task").failed.sum(), board.support(line)
+        medians = {name: task_times(board.cube(line, column, times=column == _STEPS).values) for name, column in _MEDIANS.items()}
+        medians[_STEPS] = np.where(np.isinf(medians[_STEPS]), np.nan, medians[_STEPS])
+        for j, task in enumerate(tasks):
+            values = {name: float(median_J[j]) for name, median_J in medians.items()}
+            rows.append({**line.columns, "task": task, **values, "failures": int(failures[task]), "inside_support": inside[task]})
+    return make_table("tasks", rows)
 
 
 def text_table(summary: pd.DataFrame) -> str:
     """Return the headline as text of at most 80 columns."""
-    head = f"{'learner':<24} {'K':>2}  {'final loss':<20}  {'speed-up':<17} {'cens.':>5} {'fail':>5}"
+    head = f"{'learner':<{_NAME_WIDTH}} {'K':>2}  {'score':<17} {'speed-up':<17} {'loss':>5} {'fail':>5}"
     lines = [head, "-" * len(head)]
     for row in summary.itertuples():
-        name = row.learner if len(row.learner) <= 24 else row.learner[:23] + "~"
-        value, low, high = (f"{number:.3f}"[:5] for number in (row.final_loss, row.final_loss_low, row.final_loss_high))
-        loss = f"{value} [{low} {high}]"
-        ratio = f"{row.speed_up:.2f} [{row.speed_up_low:.2f} {row.speed_up_high:.2f}]"
+        name = row.learner if len(row.learner) <= _NAME_WIDTH else row.learner[: _NAME_WIDTH - 1] + "~"
+        score, ratio = (_cell(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))) for column in ("score", "speed_up"))
         trials = "" if row.kind == "learner" else str(row.trials)
-        lines.append(f"{name:<24} {trials:>2}  {loss:<20}  {ratio:<17} {row.censored:>5} {row.failures:>5}")
+        loss = f"{row.final_loss:.3f}"[:5]
+        lines.append(f"{name:<{_NAME_WIDTH}} {trials:>2}  {score:<17} {ratio:<17} {loss:>5} {row.failures:>5}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _generator() -> np.random.Generator:
-    return np.random.default_rng(stable_hash("bootstrap"))
+def _cell(value: float, low: float, high: float) -> str:
+    texts = (f"{number:.2f}" if abs(number) < 10.0 else f"{number:.3g}" for number in (value, low, high))
+    return "{} [{} {}]".format(*texts)
 
 
-def _named(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _line(board: Board, line: Line, reference: ScoreCube, times: TargetTimes) -> dict[str, object]:
+    rows, score, loss = board.rows[line], board.cube(line, "score"), board.cube(line, "final_loss")
+    best = only(reference, score.tasks).negated()
+    failures = int(rows.failed.sum())
+    return {
+        **line.columns,
+        "meta_seeds": len(score.meta_seeds),
+        "tasks": len(score.tasks),
+        "runs": len(rows),
+        **columns_of("score", _interquartile(score)),
+        **columns_of("final_loss", _interquartile(loss)),
+        **columns_of("speed_up", _interquartile(board.cube(line, "speed_up"))),
+        **columns_of("constant_rate_speed_up", _constant_rate(board, line)),
+        **columns_of("improvement", bootstrap([loss.negated(), best], probability_of_improvement, generator())),
+        "train_loss": float(interquartile_mean(board.cube(line, "final_train_loss").values)),
+        "anytime": float(interquartile_mean(board.cube(line, "anytime").values)),
+        "anytime_train": float(interquartile_mean(board.cube(line, "anytime_train").values)),
+        "mean_score": float(overall_mean(score.values)),
+        "median_score": float(median_of_task_means(score.values)),
+        "worst_decile": float(worst_decile(score.values)),
+        "optimality_gap": float(optimality_gap(score.values)),
+        "censored": int(rows.censored.sum()),
+        "saturated": int(rows.saturated.sum()),
+        "failures": failures,
+        **columns_of("failure_rate", failure_rate(failures, len(rows))),
+        **times.headline(line),
+    }
+
+
+def _interquartile(cube: ScoreCube) -> Interval:
+    return bootstrap([cube], interquartile_mean, generator())
+
+
+def _constant_rate(board: Board, line: Line) -> Interval:
+    """Return the speed-up over constant rates; undefined where the envelope of some task is not known."""
+    if board.rows[line].constant_rate_speed_up.isna().any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return _interquartile(board.cube(line, "constant_rate_speed_up"))
