@@ -13,7 +13,7 @@ from metaopt.evaluation.reporting.canvas import Line, canvas, label, legend_belo
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["axis_figure"]
+__all__ = ["axis_figure", "draw_axis"]
 
 _TITLES = {"score": "score (1: the reference)", "retention": "retention: score over that at home"}
 _SHADE = "#fdf0c8"
@@ -36,22 +36,36 @@ def axis_figure(
         branches: rows with `direction` and `s50` of each line; may be empty.
         lines, formats: see `lines_of` and `picture`.
     """
-    lines = [line for line in lines if line.rows(levels)[measure].notna().any()]
-    named, ordered = most_tuned(lines) if lines else [], bool(levels.factor.notna().all())
+    lines = _on_axis(measure, levels, lines)
+    named = most_tuned(lines) if lines else []
     with canvas(3.2 + legend_height(named)) as figure:
         axes = figure.subplots()
-        if ordered:
-            _over_factors(axes, measure, axis, levels, branches, lines)
-        else:
-            _side_by_side(axes, measure, levels, lines)
-        axes.axhline(1.0, color="#222222", linewidth=0.9, zorder=1)
-        if measure == "retention":
-            axes.axhline(0.5, color="#222222", linewidth=0.7, linestyle=":", zorder=1)
+        draw_axis(axes, measure, axis, levels, branches, lines)
         axes.set(title=f"{axis}: {_TITLES[measure]}")
-        low, high = levels[measure].astype(float).min(), levels[measure].astype(float).max()
-        axes.set_ylim(min(-0.05, max(low, -1.0) - 0.1), max(1.1, min(high, 2.0) + 0.15))
-        legend_below(figure, named, marks=not ordered)
+        legend_below(figure, named, marks=not _ordered(levels))
         return picture(figure, formats)
+
+
+def draw_axis(axes: "Axes", measure: str, axis: str, levels: pd.DataFrame, branches: pd.DataFrame, lines: Sequence[Line]) -> None:
+    """Draw one panel of what `axis_figure` shows, without title and legend; call it inside a `canvas`."""
+    lines = _on_axis(measure, levels, lines)
+    if _ordered(levels):
+        _over_factors(axes, measure, axis, levels, branches, lines)
+    else:
+        _side_by_side(axes, measure, levels, lines)
+    axes.axhline(1.0, color="#222222", linewidth=0.9, zorder=1)
+    if measure == "retention":
+        axes.axhline(0.5, color="#222222", linewidth=0.7, linestyle=":", zorder=1)
+    low, high = levels[measure].astype(float).min(), levels[measure].astype(float).max()
+    axes.set_ylim(min(-0.05, max(low, -1.0) - 0.1), max(1.1, min(high, 2.0) + 0.15))
+
+
+def _on_axis(measure: str, levels: pd.DataFrame, lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line.rows(levels)[measure].notna().any()]
+
+
+def _ordered(levels: pd.DataFrame) -> bool:
+    return bool(levels.factor.notna().all())
 
 
 def _over_factors(axes: "Axes", measure: str, axis: str, levels: pd.DataFrame, branches: pd.DataFrame, lines: Sequence[Line]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from urllib.parse import quote
 
 from metaopt.evaluation.reporting.cells import Table
 from metaopt.evaluation.reporting.sections import Document, Section
@@ -37,6 +38,8 @@ def _section(section: Section, captions: Mapping[str, str]) -> Iterator[str]:
         yield "\n".join(f"- {_text(item)}" for item in section.items)
     if section.pairs:
         yield "\n".join(f"- {_text(name)}: {_text(value)}" for name, value in section.pairs)
+    if section.links:
+        yield "\n".join(f"- [{_text(name)}](<{quote(target)}>)" for name, target in section.links)
 
 
 def _table(table: Table) -> str:

@@ -71,6 +71,9 @@ def _section(section: Section, pictures: Mapping[str, Picture]) -> Iterator[str]
         yield "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in section.items) + "</ul>"
     if section.pairs:
         yield "<dl>" + "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in section.pairs) + "</dl>"
+    if section.links:
+        found = (f'<li><a href="{html.escape(quote(target), quote=True)}">{html.escape(name)}</a></li>' for name, target in section.links)
+        yield "<ul>" + "".join(found) + "</ul>"
     yield "</details></section>" if section.folded else "</section>"
 
 

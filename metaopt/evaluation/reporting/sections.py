@@ -41,6 +41,7 @@ class Section:
         tables: as text.
         items: a list of sentences.
         pairs: names and values.
+        links: names and where they lead, relative to the report.
         folded: whether a page may hide it until it is asked for.
         captioned: whether its figures need their captions to be understood.
     """
@@ -50,6 +51,7 @@ class Section:
     tables: Sequence[Table] = ()
     items: Sequence[str] = ()
     pairs: Sequence[tuple[str, str]] = ()
+    links: Sequence[tuple[str, str]] = ()
     folded: bool = False
     captioned: bool = True
 
