@@ -1,25 +1,47 @@
 """Suites: named, fixed lists of held-out tasks, as data.
 
 A suite's YAML names the family, template, values seed and horizon of every task, and the hash of the spec that they must give: a family
-that changes what it samples cannot change a suite in silence.
+that changes what it samples cannot change a suite in silence. A suite with an axis takes a few base tasks away from home along it, one
+level at a time.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from metaopt import tasks
-from metaopt.config.yaml_core import parse
-from metaopt.errors import ConfigError, TaskError
+from metaopt.errors import ConfigError, MetaoptError, TaskError
+from metaopt.evaluation.suite_file import SPELLED_AXES, Axis, AxisLevel, Entry, SuiteFile, named, read_suite_file
 from metaopt.names import nearest
-from metaopt.tasks import TaskSpec
+from metaopt.tasks import Family, TaskSpec
 
-__all__ = ["Suite", "load_suite", "suite_names"]
+__all__ = ["Axis", "AxisLevel", "Suite", "SuiteTask", "kinds_of", "load_suite", "pinned_hash", "suite_names"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_FIELDS = {"name": str, "family": str, "template": str, "seed": int, "horizon": int, "hash": str}
+# What a kind of learner needs of a family beside gradients. A per-weight network takes the place of the task's model, an in-context learner
+# reads examples one after the other: both predict from a stream.
+_NEEDS = {"update_rule": (), "hypergradient": (), "policy": (), "per_weight": ("stream",), "in_context": ("stream",)}
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """One task of a suite.
+
+    Attributes:
+        name: unique in the suite: BASE, or BASE@LEVEL on an axis.
+        base: what tasks that differ along the axis only have in common.
+        level: name of its level; None without an axis.
+        spec: of split `meta_test`, shifted to its level.
+        kinds: kinds of learner that can run on it.
+    """
+
+    name: str
+    base: str
+    level: str | None
+    spec: TaskSpec
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,12 +51,23 @@ class Suite:
     Attributes:
         name: file name without `.yaml`.
         description: one line.
-        specs: task name -> spec, all of split `meta_test`.
+        tasks: in the order of the file; those of a base task by level.
+        axis: along which its tasks differ; None for a mere list.
+        baselines: that an evaluation runs unless told otherwise.
+        seeds: inner seeds of every run unless told otherwise.
     """
 
     name: str
     description: str
-    specs: dict[str, TaskSpec]
+    tasks: tuple[SuiteTask, ...]
+    axis: Axis | None
+    baselines: tuple[str, ...]
+    seeds: int
+
+    @property
+    def specs(self) -> dict[str, TaskSpec]:
+        """Task name -> spec."""
+        return {task.name: task.spec for task in self.tasks}
 
 
 def suite_names() -> tuple[str, ...]:
@@ -43,33 +76,44 @@ def suite_names() -> tuple[str, ...]:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """Return a suite by bundled name, or by the path of a YAML file.
+    """Return a suite by bundled name, or by the path of a YAML file. Reads data only where a task's batch is shifted.
 
     Raises:
         ConfigError: unknown name, or a file that is no suite; the message has the place.
         TaskError: a task that its family does not make (any more), that is not held out, or that is there twice.
     """
     path = Path(name_or_path) if name_or_path.endswith(".yaml") else _bundled(name_or_path)
-    try:
-        document = parse(path.read_text("utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"suite {name_or_path!r} cannot be read: {error}") from error
-    content = document.value
-    if (
-        not isinstance(content, dict)
-        or set(content) != {"description", "tasks"}
-        or not isinstance(content["tasks"], list)
-        or not content["tasks"]
-    ):
-        raise ConfigError(f"a suite must hold 'description' and a list 'tasks', nothing else ({path})")
-    specs: dict[str, TaskSpec] = {}
-    for i, entry in enumerate(content["tasks"]):
-        place = f"{path}:{document.lines.get(('tasks', i), 1)}"
-        name = _checked(entry, place)["name"]
-        if name in specs:
-            raise TaskError(f"suite task {name!r} is there twice ({place})")
-        specs[name] = _spec(entry, place)
-    return Suite(path.stem, str(content["description"]), specs)
+    content = read_suite_file(path)
+    found: dict[str, SuiteTask] = {}
+    for entry in content.entries:
+        try:
+            made = _tasks(entry, content)
+        except MetaoptError as error:
+            raise type(error)(f"{error} ({entry.place})") from error
+        for task in made:
+            if task.name in found:
+                raise TaskError(f"suite task {task.name!r} is there twice ({entry.place})")
+            found[task.name] = task
+    _check_homes(content)
+    return Suite(path.stem, content.description, tuple(found.values()), content.axis, content.baselines, content.seeds)
+
+
+def kinds_of(family: Family) -> tuple[str, ...]:
+    """Return the kinds of learner that can run on a family's tasks.
+
+    What uses gradients runs on all of them: update rules, hypergradients and policies. Per-weight networks and in-context learners need a
+    stream of examples, which a bare objective does not have.
+    """
+    return tuple(kind for kind, needs in _NEEDS.items() if set(needs) <= set(family.offers))
+
+
+def pinned_hash(spec: TaskSpec) -> str:
+    """Return the hash that a suite's file has of a task: the spec's own, but without its family's marks.
+
+    Marks say on which text a task is, which differs between Python versions; what the family samples does not.
+    """
+    marks: Mapping[str, str] = getattr(tasks.get(spec.family), "marks", dict)()
+    return replace(spec, values={name: value for name, value in spec.values.items() if name not in marks}).hash if marks else spec.hash
 
 
 def _folders() -> tuple[Path, ...]:
@@ -86,24 +130,32 @@ def _bundled(name: str) -> Path:
     raise ConfigError(f"suite {name!r} is unknown{nearest(name, suite_names())}")
 
 
-def _checked(entry: Any, place: str) -> dict[str, Any]:
-    if not isinstance(entry, dict) or set(entry) != set(_FIELDS):
-        raise ConfigError(f"a suite task must have exactly {', '.join(_FIELDS)} ({place})")
-    for key, kind in _FIELDS.items():
-        if type(entry[key]) is not kind:
-            raise ConfigError(f"suite task field {key} must be {kind.__name__}, got {entry[key]!r} ({place})")
-    if not _NAME.fullmatch(entry["name"]) or entry["horizon"] < 1:
-        raise ConfigError(f"suite task {entry['name']!r} needs a plain name and a horizon >= 1, got {entry['horizon']} ({place})")
-    return entry
+def _tasks(entry: Entry, content: SuiteFile) -> list[SuiteTask]:
+    """Return the tasks of an entry: itself, or one for each level of an axis along which a task can be shifted."""
+    spec, kinds, axis = _spec(entry), kinds_of(tasks.get(entry.family)), content.axis
+    if axis is None or axis.name in SPELLED_AXES:
+        return [SuiteTask(named(entry.base, entry.level), entry.base, entry.level, spec, kinds)]
+    return [
+        SuiteTask(named(entry.base, name), entry.base, name, tasks.shift(spec, axis.name, value), kinds)
+        for name, value in content.levels.items()
+    ]
 
 
-def _spec(entry: dict[str, Any], place: str) -> TaskSpec:
-    family = tasks.get(entry["family"])
-    spec = family.sample(entry["template"], entry["seed"], (entry["horizon"], entry["horizon"]))
+def _spec(entry: Entry) -> TaskSpec:
+    spec = tasks.get(entry.family).sample(entry.template, entry.seed, (entry.horizon, entry.horizon))
+    name = named(entry.base, entry.level)
     if spec.split != "meta_test":
-        raise TaskError(f"suite task {entry['name']!r} is in {spec.split}, a suite may only use meta_test ({place})")
-    if spec.hash != entry["hash"]:
-        raise TaskError(
-            f"suite task {entry['name']!r} is now {spec.hash}, the suite was made for {entry['hash']}: its family changed ({place})"
-        )
+        raise TaskError(f"suite task {name!r} is in {spec.split}, a suite may only use meta_test")
+    if pinned_hash(spec) != entry.hash:
+        raise TaskError(f"suite task {name!r} is now {pinned_hash(spec)}, the suite was made for {entry.hash}: its family changed")
     return spec
+
+
+def _check_homes(content: SuiteFile) -> None:
+    """Raise unless every base task is there at home, which its other levels are compared with."""
+    if content.axis is None or content.axis.name not in SPELLED_AXES:
+        return
+    at_home = {entry.base for entry in content.entries if entry.level == content.axis.home}
+    for entry in content.entries:
+        if entry.base not in at_home:
+            raise TaskError(f"suite task {entry.base!r} is missing at the home level {content.axis.home!r} ({entry.place})")
