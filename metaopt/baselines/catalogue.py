@@ -150,6 +150,7 @@ _BASELINES = Registry(
                 (("safeguard_warmup", True),),
                 schedules=("warmup_cosine", "constant"),
                 rate_step=0.1,
+                rate_first=-10,  # further down than up: its own estimate overshoots in short runs
             ),
             Baseline("lbfgs", "lbfgs", 1.0, (), (), "constant", ("constant",), rate_step=0.1, rate_first=-13, full_batch=True),
         )
