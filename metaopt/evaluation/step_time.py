@@ -61,8 +61,7 @@ def step_seconds(
             return clock() - begin
 
         block(WARMUP_STEPS)
-        count, seconds = 1, block(1)
-        while seconds < MIN_BLOCK_S:
+        count = 1
+        while (seconds := statistics.median(block(count) for _ in range(BLOCKS))) < MIN_BLOCK_S:
             count = max(2 * count, math.ceil(count * MIN_BLOCK_S / seconds) if seconds > 0.0 else 0)
-            seconds = block(count)
-        return statistics.median(block(count) / count for _ in range(BLOCKS))
+        return seconds / count
