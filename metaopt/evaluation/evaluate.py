@@ -18,7 +18,8 @@ from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
 from metaopt.evaluation.learner_runs import THREADS, run_store
 from metaopt.evaluation.measure import Measured, measure
 from metaopt.evaluation.provenance import notes, provenance
-from metaopt.evaluation.report import Report, Results, TaskCurves, write_report
+from metaopt.evaluation.report import Report, write_report
+from metaopt.evaluation.results import Results, TaskCurves
 from metaopt.evaluation.rows import ScoredTask, failed_job_rows, learner_rows, sort_rows
 from metaopt.evaluation.suites import load_suite
 from metaopt.evaluation.summary import summarise

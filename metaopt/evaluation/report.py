@@ -1,74 +1,42 @@
-"""The report of an evaluation: tables in Python, and a folder with JSON, Markdown, HTML and PNG.
+"""The report of an evaluation: tables in Python, and a folder with JSON, Markdown, HTML and figures.
 
-`report.json` and `rows.jsonl` have the same bytes for any number of workers; `timings.json` holds what depends on the clock.
+`report.json`, `rows.jsonl` and the figures have the same bytes for any number of workers. What depends on the clock is in `timings.json`,
+and in the section on cost of `report.md` and `report.html`.
 """
 
 import json
 import os
 import tempfile
-import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from metaopt.baselines import Curves
-from metaopt.evaluation.figures import band_table, curve_figure, headline_figure
-from metaopt.evaluation.page import Table, headline_table, html_page, markdown_page
-from metaopt.evaluation.resampling import under_covered
-from metaopt.evaluation.summary import text_table
-from metaopt.tasks import TaskSpec
+from metaopt.evaluation.reporting.canvas import lines_of
+from metaopt.evaluation.reporting.curve_figures import band_table
+from metaopt.evaluation.reporting.figure_catalogue import catalogue, curves_name
+from metaopt.evaluation.reporting.markdown import markdown_page
+from metaopt.evaluation.reporting.page import Picture, html_page
+from metaopt.evaluation.reporting.sections import document
+from metaopt.evaluation.reporting.terminal import terminal_text
+from metaopt.evaluation.reporting.verdict import verdicts
+from metaopt.evaluation.results import COLUMNS, Results, records
 
-__all__ = ["SCHEMA_VERSION", "Report", "Results", "TaskCurves", "write_report"]
+__all__ = ["SCHEMA_VERSION", "Report", "write_report"]
 
-SCHEMA_VERSION = 1
-_LEGEND = (
-    "IQM [95 %] over {runs} runs a line; speed-up over the best scheduled baseline;\n"
-    "K: trials; cens.: speed-ups cut at 4; fail: failed runs."
-)
-
-
-@dataclass(frozen=True)
-class TaskCurves:
-    """What is drawn for one task: its reference (`baseline@rate`) and curves by label."""
-
-    spec: TaskSpec
-    reference: str
-    learners: dict[str, Curves] = field(default_factory=dict)
-    baselines: dict[str, Curves] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Results:
-    """Everything in a report that does not depend on the clock."""
-
-    provenance: dict[str, Any]
-    scores: pd.DataFrame
-    summary: pd.DataFrame
-    notes: list[str]
-    curves: dict[str, TaskCurves]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What stands above the table."""
-        tasks, meta_seeds = len(self.curves), int(self.provenance["meta_seeds"])
-        if not under_covered(meta_seeds, tasks):
-            return []
-        return [
-            f"Under-covered: {meta_seeds} meta-seed and {tasks} tasks; 95 % intervals here hold less than 95 % (a headline needs 5 and 10)."
-        ]
+SCHEMA_VERSION = 2
+_FORMATS = ("png", "svg")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `metaopt.evaluate` returns.
+    """What `metaopt.evaluate` returns; tables are described in `metaopt.evaluation.results.Results`.
 
     Attributes:
         path: folder with the report's files.
-        scores: one row a run.
-        summary: the headline, one row a learner and a baseline at each number of trials.
+        results: all tables, notes, curves and where they come from.
         quarantined: jobs that were given up; their runs count as failures.
     """
 
@@ -83,100 +51,154 @@ class Report:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """The headline: interquartile means with 95 % intervals, and counts."""
+        """The headline: interquartile means with 95 % intervals, and counts; one row a line."""
         return self.results.summary
+
+    @property
+    def tasks(self) -> pd.DataFrame:
+        """Medians over runs; one row a line and task."""
+        return self.results.tasks
+
+    @property
+    def targets(self) -> pd.DataFrame:
+        """What each task is, its target and its reference."""
+        return self.results.targets
+
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """Each learner against the reference and against every tuned baseline, with corrected p-values."""
+        return self.results.contrasts
+
+    @property
+    def gaps(self) -> pd.DataFrame:
+        """Score inside a learner's training support minus outside."""
+        return self.results.gaps
+
+    @property
+    def score_profile(self) -> pd.DataFrame:
+        """Share of runs above each score."""
+        return self.results.score_profile
+
+    @property
+    def time_profile(self) -> pd.DataFrame:
+        """Share of tasks solved within each multiple of the frozen baseline's time."""
+        return self.results.time_profile
+
+    @property
+    def tunability(self) -> pd.DataFrame:
+        """Loss and score of each baseline over the number of trials."""
+        return self.results.tunability
+
+    @property
+    def levels(self) -> pd.DataFrame:
+        """Score and retention at each level of the suite's axis; empty without one."""
+        return self.results.levels
+
+    @property
+    def branches(self) -> pd.DataFrame:
+        """Break points, slopes and areas on both sides of home; empty without factors."""
+        return self.results.branches
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Failed runs by line, task and reason."""
+        return self.results.failures
+
+    @property
+    def figures(self) -> list[str]:
+        """Names that `plot` takes; tasks' names are taken too."""
+        return list(catalogue(self.results))
 
     def text(self) -> str:
         """Return the headline for a terminal, at most 80 columns wide."""
-        legend = _LEGEND.format(runs=self.summary.runs.max())
-        return "\n".join([text_table(self.summary), "", legend, *(textwrap.fill(warning, 80) for warning in self.results.warnings)])
+        return terminal_text(self.results)
 
     def to_json(self) -> str:
         """Return the content of `report.json`."""
         return report_json(self.results)
 
-    def plot(self, task: str | None = None, kind: str = "heldout") -> bytes:
-        """Return a PNG: the headline with intervals, or the curves (`heldout` or `train`) of one task.
+    def plot(self, what: str = "headline", format: str = "png") -> bytes:
+        """Return a figure.
+
+        Args:
+            what: a name of `figures`, or that of a task for its curves.
+            format: `png` or `svg`.
 
         Raises:
-            KeyError: no such task.
+            KeyError: no such figure.
+            ValueError: no such format.
         """
-        if task is None:
-            return headline_figure(self.summary)
-        return _curve_png(task, self.results.curves[task], kind)
+        if format not in _FORMATS:
+            raise ValueError(f"format must be one of {', '.join(_FORMATS)}, got {format!r}")
+        known = catalogue(self.results)
+        name = what if what in known else curves_name(what)
+        if name not in known:
+            raise KeyError(f"no figure {what!r}; there are {', '.join(known)}")
+        return known[name].draw((format,))[format]
 
 
 def write_report(results: Results, timings: Mapping[str, Any], folder: Path, quarantined: int = 0) -> Report:
-    """Write all files of a report to `folder` and return it; `report.json` comes last, so a folder with it is complete."""
-    figures = {"headline": headline_figure(results.summary)}
-    figures |= {
-        f"{name}-{kind}": _curve_png(name, curves, kind) for name, curves in results.curves.items() for kind in ("heldout", "train")
-    }
-    title = f"Meta-generalization on suite {results.provenance['suite']}: {', '.join(results.provenance['learners'])}"
-    tables = {"Headline": headline_table(results.summary), "Final loss by task (median over seeds)": _task_table(results)}
-    page = (results.warnings, results.notes, results.provenance)
-    learners = int((results.summary.kind == "learner").sum())
-    (folder / "curves").mkdir(parents=True, exist_ok=True)
-    for stale in (folder / "curves").glob("*.png"):  # of the report that this one replaces
-        stale.unlink()
-    for name, content in figures.items():
-        _write(folder / ("headline.png" if name == "headline" else f"curves/{name}.png"), content)
-    _write(folder / "rows.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in _records(results.scores)).encode())
+    """Write all files of a report to `folder` and return it; `report.json` comes last, so a folder with it is complete.
+
+    Args:
+        results: the tables.
+        timings: what depends on the clock: `seconds`, `workers`, `jobs`, and where measured `step_seconds`, `wall_clock`, `load_average`.
+        folder: made if need be; figures of an earlier report in it are removed.
+        quarantined: see `Report`.
+    """
+    known = catalogue(results)
+    captions = {name: one.caption for name, one in known.items()}
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    stale = {path for kind in _FORMATS for path in (folder / "figures").glob(f"*.{kind}")}
+    pictures = {}
+    for name, one in known.items():
+        content = one.draw(_FORMATS)
+        pictures[name] = Picture(one.caption, content["svg"])
+        for kind in _FORMATS:
+            _write(folder / "figures" / f"{name}.{kind}", content[kind])
+    for path in stale - {folder / "figures" / f"{name}.{kind}" for name in known for kind in _FORMATS}:
+        path.unlink()
+    page = document(results, timings, list(known))
+    colours = {line.learner: line.colour for line in lines_of(results.summary) if line.kind == "learner"}
+    _write(folder / "rows.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in records(results.scores)).encode())
     _write(folder / "timings.json", (json.dumps(timings, indent=1) + "\n").encode())
-    _write(folder / "report.md", markdown_page(title, tables, *page).encode())
-    _write(folder / "report.html", html_page(title, tables, learners, *page, figures).encode())
+    _write(folder / "report.md", markdown_page(page, captions).encode())
+    _write(folder / "report.html", html_page(page, pictures, colours).encode())
     _write(folder / "report.json", report_json(results).encode())
     return Report(folder, results, quarantined)
 
 
 def report_json(results: Results) -> str:
-    """Return the results as JSON text with a schema version."""
-    tasks = {
-        name: {
+    """Return the results as strict JSON text with a schema version: every table but the runs', which are in `rows.jsonl`."""
+    curves = {
+        task: {
             "reference": one.reference,
-            "curves": {label: band_table(curves) for label, curves in (one.learners | one.baselines).items()},
+            "lines": {label: _finite(band_table(curves)) for label, curves in (one.learners | one.baselines).items()},
         }
-        for name, one in results.curves.items()
+        for task, one in results.curves.items()
     }
     content = {
         "schema_version": SCHEMA_VERSION,
         "provenance": results.provenance,
-        "results": {"warnings": results.warnings, "summary": _records(results.summary), "notes": results.notes, "tasks": tasks},
+        "results": {
+            "verdicts": [asdict(verdict) for verdict in verdicts(results)],
+            "warnings": results.warnings,
+            "notes": results.notes,
+            **{name: records(getattr(results, name)) for name in COLUMNS if name != "scores"},
+            "curves": curves,
+        },
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def _task_table(results: Results) -> Table:
-    """Return the median final loss of every line on every task, and each task's reference: its optimizer and rate."""
-    medians = results.scores.groupby(["learner", "trials", "task"]).final_loss.median()
-    lines = list(results.summary[["learner", "kind", "trials"]].itertuples(index=False, name=None))
-    names = [learner if kind == "learner" else f"{learner} K={trials}" for learner, kind, trials in lines]
-    rows = [
-        (task, _optimizer_and_rate(one.reference), *(f"{medians[learner, trials, task]:.4f}" for learner, _, trials in lines))
-        for task, one in results.curves.items()
-    ]
-    return ("task", "reference", *names), rows
-
-
-def _optimizer_and_rate(reference: str) -> str:
-    """Return `adamw, lr 0.03` of `adamw@lr=0.03,beta1=...` or `adamw@0.03`."""
-    name, _, settings = reference.partition("@")
-    rate = dict(part.partition("=")[::2] for part in settings.split(",")).get("lr", settings)
-    return f"{name}, lr {float(rate):.2g}"
-
-
-def _curve_png(name: str, curves: TaskCurves, kind: str) -> bytes:
-    return curve_figure(f"{name} ({curves.spec.template})", curves.learners, curves.baselines, kind)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as JSON values: numpy scalars become Python's, missing ones null."""
-    return [{key: None if value is None or value != value else value for key, value in row.items()} for row in table.to_dict("records")]
+def _finite(table: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return columns as JSON values: what a diverged run recorded may be no number."""
+    return {name: [row[name] for row in records(pd.DataFrame({name: column}))] for name, column in table.items()}
 
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

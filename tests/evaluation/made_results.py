@@ -1,5 +1,7 @@
 """Results that nobody measured, rich in what reports stumble over: failures, missing and infinite values, long and hostile names."""
 
+from functools import cache
+
 import numpy as np
 
 from metaopt.baselines import Curves
@@ -203,6 +205,7 @@ def make(tasks=TASKS, axis=None, levels=()):
     provenance = {
         "suite": f"axis-{axis}" if axis else "standard",
         "axis": {"name": axis, "home": "x1" if levels[0][1] else levels[0][0]} if axis else None,
+        "meta_seeds": 1,
         "tasks": {name: {"hash": f"{i:016x}", "family": "quadratic", "horizon": 1000} for i, (name, _, _) in enumerate(names)},
         "learners": {name: {"hash": "f" * 16, "rule": None} for name in LEARNERS},
         "baselines": {name: {"rule": name, "schedule": "cosine", "trials": ["lr=0.01", "lr=0.03"]} for name in BASELINES},
@@ -231,14 +234,22 @@ def make(tasks=TASKS, axis=None, levels=()):
     )
 
 
+@cache
 def plain():
     return make()
 
 
+@cache
+def small():
+    return make(TASKS[:2])
+
+
+@cache
 def ordered():
     return make(TASKS[2:5], "width", [(f"x{factor:g}", factor) for factor in FACTORS])
 
 
+@cache
 def unordered():
     return make(TASKS[2:5], "activation", [(name, None) for name in ACTIVATIONS])
 

@@ -1,6 +1,7 @@
-"""The report's files: complete, self-contained, honest, and the same numbers everywhere."""
+"""The report's files: complete, self-contained, strict, and the same bytes every time."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -8,145 +9,179 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaopt.baselines import Curves
-from metaopt.evaluation.report import Results, TaskCurves, write_report
-from metaopt.evaluation.rows import Reference, ScoredTask, learner_rows, sort_rows
-from metaopt.evaluation.summary import score_cube, summarise, text_table
-from metaopt.tasks import get
+from metaopt.evaluation import report as report_module
+from metaopt.evaluation.report import SCHEMA_VERSION, report_json, write_report
+from metaopt.evaluation.results import COLUMNS, TaskCurves, make_table
+from tests.evaluation import made_results as made
 
-SPEC = get("quadratic").sample("6x6-minimum", 3, (40, 40))
-STEPS = np.linspace(0.0, 40.0, 11)
-TASKS = [ScoredTask(name, SPEC, 10.0, (7, 8, 9)) for name in ("a", "b")]
+FIGURES = ("headline", "score", "speed_up", "tasks", "score_profile", "time_profile", "tunability", "curves-autoencoder")
 
 
-def falling(end, seeds=3):
-    curve = np.linspace(1.0, end, 11)[:, None] + np.linspace(0.0, 0.05, seeds)
-    return Curves(STEPS, curve, curve * 0.9, np.zeros(seeds, dtype=bool))
+def strictly(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
-@pytest.fixture(scope="module")
-def results():
-    reference = Reference("sgd", 0.1, {40: falling(0.2)})
-    lines = []
-    for task in TASKS:
-        lines += learner_rows(task, "mine | <b>", 1, falling(0.5), reference, kind="learner", learner_hash="f" * 16)
-        for trials in (1, 15):
-            lines += learner_rows(task, "sgd", trials, falling(0.2), reference, kind="baseline", learner_hash="sgd", rate=0.1)
-    scores = sort_rows(lines)
-    best = scores[(scores.learner == "sgd") & (scores.trials == 15)]
-    summary = summarise(scores, best, [("mine | <b>", 1), ("sgd", 1), ("sgd", 15)])
-    curves = {task.name: TaskCurves(SPEC, "sgd@0.1", {"mine | <b>": falling(0.5)}, {"sgd K=15": falling(0.2)}) for task in TASKS}
-    provenance = {"suite": "small", "learners": {"mine | <b>": {"hash": "f" * 16, "rule": None}}, "meta_seeds": 1}
-    return Results(provenance, scores, summary, ["a note & more"], curves)
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
-def report(results, tmp_path_factory):
-    return write_report(results, {"seconds": 1.5}, tmp_path_factory.mktemp("report") / "new")
-
-
-def test_a_learner_that_loses_is_shown_as_losing(report):
-    mine, reference = report.summary.iloc[0], report.summary.iloc[2]
-    assert mine.final_loss > reference.final_loss
-    assert mine.speed_up < 0.8
-    assert mine.improvement_high < 0.5
-    assert reference.speed_up == pytest.approx(1.0)
-    assert reference.improvement == 0.5
+def report(tmp_path_factory):
+    return write_report(made.small(), made.TIMINGS, tmp_path_factory.mktemp("report") / "new" / "folder", quarantined=2)
 
 
 def test_the_folder_holds_every_file_and_nothing_half_written(report):
-    files = sorted(str(path.relative_to(report.path)) for path in report.path.rglob("*") if path.is_file())
-    curves = [f"curves/{task}-{kind}.png" for task in "ab" for kind in ("heldout", "train")]
-    assert files == sorted([*curves, "headline.png", "report.html", "report.json", "report.md", "rows.jsonl", "timings.json"])
+    names = (*FIGURES, "curves-byte_transformer_lm")
+    expected = {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert set(files(report.path)) == expected | {"report.html", "report.json", "report.md", "rows.jsonl", "timings.json"}
+    assert report.quarantined == 2
 
 
-def test_a_second_report_replaces_the_first(results, tmp_path):
-    write_report(results, {}, tmp_path)
-    fewer = replace(results, curves={"a": results.curves["a"]})
+def test_the_same_results_give_the_same_bytes(report, tmp_path):
+    write_report(made.make(made.TASKS[:2]), made.TIMINGS, tmp_path)
+    first, second = files(report.path), files(tmp_path)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_the_clock_touches_only_what_shows_it(report, tmp_path):
+    write_report(made.small(), {**made.TIMINGS, "seconds": 99.5, "step_seconds": [], "load_average": [9.0, 9.0, 9.0]}, tmp_path)
+    first, second = files(report.path), files(tmp_path)
+    assert {name for name in first if first[name] != second[name]} == {"timings.json", "report.md", "report.html"}
+
+
+def test_a_second_report_replaces_the_first(tmp_path):
+    results = made.small()
+    (tmp_path / "figures").mkdir()
+    for name in ("curves-gone.png", "curves-gone.svg", "notes.txt"):
+        (tmp_path / "figures" / name).write_text("old")
+    fewer = replace(results, curves={"autoencoder": results.curves["autoencoder"]}, tunability=make_table("tunability", []))
     write_report(fewer, {}, tmp_path)
-    assert sorted(path.name for path in (tmp_path / "curves").iterdir()) == ["a-heldout.png", "a-train.png"]
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "notes.txt" in names, "what no report wrote is left alone"
+    assert not any("gone" in name or "tunability" in name or "byte" in name for name in names)
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    report_module._write(path, b"old")
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        report_module._write(path, b"new")
+    assert files(tmp_path) == {"report.json": b"old"}
+
+
+def test_report_json_comes_last(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(report_module, "_write", lambda path, content: written.append(path.name))
+    write_report(made.small(), {}, tmp_path)
+    assert written[-1] == "report.json"
+    assert len(written) == len(set(written))
 
 
 def test_json_is_strict_and_free_of_the_clock(report):
-    def refuse(word):
-        raise AssertionError(word)
-
-    content = json.loads((report.path / "report.json").read_text(), parse_constant=refuse)
-    assert content["schema_version"] == 1
+    text = (report.path / "report.json").read_text()
+    content = strictly(text)
+    assert content["schema_version"] == SCHEMA_VERSION == 2
     assert set(content) == {"schema_version", "provenance", "results"}
-    assert "seconds" not in json.dumps(content)
-    assert content["results"]["summary"][0]["final_loss"] == report.summary.final_loss[0]
-    assert content["results"]["tasks"]["a"]["curves"]["sgd K=15"]["heldout_median"][-1] == pytest.approx(0.225)
-    assert content["results"]["warnings"][0].startswith("Under-covered: 1 meta-seed and 2 tasks")
-    rows = [json.loads(line, parse_constant=refuse) for line in (report.path / "rows.jsonl").read_text().splitlines()]
+    assert set(content["results"]) == {"verdicts", "warnings", "notes", "curves", *COLUMNS} - {"scores"}
+    assert "seconds" not in text
+    assert text == report.to_json()
+    assert content["results"]["summary"][0]["score"] == report.summary.score[0]
+    assert content["results"]["verdicts"][0]["learner"] == "celo2-base"
+    curve = content["results"]["curves"]["autoencoder"]["lines"]["sgd K=15"]
+    assert len(curve["heldout_median"]) == len(curve["steps"]) == 41
+
+
+def test_undefined_values_are_null_and_infinite_ones_say_so():
+    branches = strictly(report_json(made.ordered()))["results"]["branches"]
+    assert {row["s50"] for row in branches} == {None, "inf", 6.0}
+    assert strictly(report_json(made.unordered()))["results"]["levels"][0]["factor"] is None
+
+
+def test_a_diverged_run_is_no_number_in_json_and_can_be_drawn(tmp_path):
+    results = made.small()
+    curves = made.falling(0.5)
+    curves.heldout[20:] = np.nan
+    curves.train[20:] = np.inf
+    task = TaskCurves(made.SPEC, "adamw@lr=0.1", {"celo2-base": curves}, {})
+    broken = replace(results, curves={"autoencoder": task})
+    found = strictly(report_json(broken))["results"]["curves"]["autoencoder"]["lines"]["celo2-base"]
+    assert found["heldout_median"][-1] is None
+    assert found["train_high"][-1] == "inf"
+    assert write_report(broken, {}, tmp_path).plot("autoencoder").startswith(b"\x89PNG")
+
+
+def test_rows_hold_every_run_once(report):
+    rows = [strictly(line) for line in (report.path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == len(report.scores)
-    assert rows[0]["rate"] is None
+    assert list(rows[0]) == list(COLUMNS["scores"])
+    assert rows[0]["settings"] is None
+    assert rows[0]["steps_to_target"] is None or rows[0]["steps_to_target"] > 0
 
 
-def test_html_is_one_file_that_asks_for_nothing(report):
-    text = (report.path / "report.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
-    assert len(sources) == 6, "an icon, the headline, two curves for each of two tasks"
-    assert all(source.startswith("data:") for source in sources)
-    assert "http" not in text
-    assert "<script" not in text
-    assert 'name="viewport"' in text
-    assert "mine | &lt;b&gt;" in text, "names are escaped"
-    assert "<b>" not in text
+def test_timings_stand_apart(report):
+    assert strictly((report.path / "timings.json").read_text()) == made.TIMINGS
 
 
-def test_markdown_has_the_same_numbers(report):
-    text = (report.path / "report.md").read_text()
-    assert f"{report.summary.final_loss[0]:.4f}" in text
-    assert "mine \\| <b>" in text
-    columns = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
-    assert len(columns) == 2, "two tables, each of one width"
+def test_every_table_is_an_attribute(report):
+    for name, columns in COLUMNS.items():
+        table = getattr(report, name)
+        assert isinstance(table, pd.DataFrame)
+        assert tuple(table.columns) == columns
 
 
-def test_the_terminal_table_fits_eighty_columns(report):
-    lines = report.text().splitlines()
+def test_plots_by_name_and_by_task_repeat_byte_for_byte(report):
+    assert set(FIGURES) <= set(report.figures)
+    for what in ("headline", "autoencoder", "curves-autoencoder"):
+        assert report.plot(what).startswith(b"\x89PNG")
+        assert report.plot(what, format="svg") == report.plot(what, format="svg")
+    assert report.plot("autoencoder") == report.plot("curves-autoencoder")
+    assert report.plot("score", format="svg") == (report.path / "figures" / "score.svg").read_bytes()
+    assert report.plot("score") == (report.path / "figures" / "score.png").read_bytes()
+
+
+def test_a_figure_that_is_not_there_names_those_that_are(report):
+    with pytest.raises(KeyError, match="no figure 'axis-score'; there are headline, score"):
+        report.plot("axis-score")
+    with pytest.raises(ValueError, match="format must be one of png, svg, got 'pdf'"):
+        report.plot(format="pdf")
+
+
+def test_tasks_may_have_any_name(tmp_path):
+    results = made.small()
+    hostile = "../a/b: 50%@x0.5"
+    tasks = results.tasks.replace({"task": {"autoencoder": hostile}})
+    renamed = replace(results, tasks=tasks, curves={hostile: results.curves["autoencoder"]})
+    told = write_report(renamed, {}, tmp_path / "report")
+    inside = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    assert "curves-..%2Fa%2Fb%3A 50%25@x0.5.png" in inside
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert told.plot(hostile).startswith(b"\x89PNG")
+    (link,) = re.findall(r"\(<(figures/curves-[^>]*)>\)", (told.path / "report.md").read_text())
+    assert link == "figures/curves-..%252Fa%252Fb%253A 50%2525@x0.5.png"
+
+
+@pytest.mark.parametrize("results", [made.plain, made.ordered, made.unordered])
+def test_the_text_fits_eighty_columns(results):
+    lines = report_module.Report(None, results()).text().splitlines()
     assert max(map(len, lines)) <= 80
-    assert sum(line.startswith(("mine", "sgd")) for line in lines) == 3
+    assert sum(line.startswith(("celo2-base  ", "adamw  ", "sgd  ")) for line in lines) == 7
+    assert any(line.startswith("Under-covered: 1 meta-seed") for line in lines)
 
 
 def test_the_widest_possible_line_fits_eighty_columns():
-    wide = dict.fromkeys(("final_loss", "final_loss_low", "final_loss_high"), 10.0) | dict.fromkeys(
-        ("speed_up", "speed_up_low", "speed_up_high"), 4.0
-    )
-    row = {"learner": "x" * 60, "kind": "learner", "trials": 1, **wide, "censored": 100, "failures": 100, "runs": 100}
-    assert max(map(len, text_table(pd.DataFrame([row])).splitlines())) <= 80
-
-
-def test_pictures_are_png_and_repeat_byte_for_byte(report):
-    for task, kind in ((None, "heldout"), ("a", "heldout"), ("b", "train")):
-        picture = report.plot(task, kind)
-        assert picture.startswith(b"\x89PNG")
-        assert picture == report.plot(task, kind)
-    with pytest.raises(KeyError):
-        report.plot("c")
-
-
-def test_a_negative_training_loss_can_be_drawn(results):
-    below = Curves(STEPS, falling(0.01).heldout, falling(-0.02).heldout - 0.05, np.zeros(3, dtype=bool))
-    from metaopt.evaluation.figures import curve_figure
-
-    assert curve_figure("below", {"x": below}, {}, "train").startswith(b"\x89PNG")
-
-
-def test_a_missing_run_is_an_error_not_an_average(results):
-    scores = results.scores
-    rows = scores[scores.learner == "mine | <b>"]
-    assert score_cube(rows, "final_loss").values.shape == (1, 2, 3)
-    with pytest.raises(ValueError, match="finite"):
-        score_cube(rows.iloc[1:], "final_loss")
-    with pytest.raises(ValueError, match="duplicate"):
-        score_cube(pd.concat([rows, rows]), "final_loss")
-
-
-@pytest.mark.parametrize("label", ["adamw@0.02612", "adamw@beta1=0.88,lr=0.02612,weight_decay=0.05"])
-def test_the_task_table_names_a_reference_in_a_few_words(results, tmp_path, label):
-    curves = {name: replace(one, reference=label) for name, one in results.curves.items()}
-    told = write_report(replace(results, curves=curves), {"seconds": 1.5}, tmp_path / "new").path
-    assert "adamw, lr 0.026 |" in (told / "report.md").read_text()
-    tasks = json.loads((told / "report.json").read_text())["results"]["tasks"]
-    assert {one["reference"] for one in tasks.values()} == {label}
+    results = made.small()
+    wide = {f"{name}{end}": -123.456 for name in ("score",) for end in ("", "_low", "_high")} | {
+        "final_loss": 10.0,
+        "final_loss_high": 10.0,
+    }
+    wide |= {f"speed_up{end}": 4.0 for end in ("", "_low", "_high")} | {"learner": "x" * 60, "censored": 400, "failures": 400, "runs": 400}
+    lines = report_module.Report(None, replace(results, summary=results.summary.assign(**wide).head(1))).text().splitlines()
+    assert max(map(len, lines[:3])) <= 80
