@@ -31,6 +31,12 @@ def reversed_suite(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def fresh_cache(monkeypatch, tmp_path_factory):
+    """Each test computes the runs of its learners itself."""
+    monkeypatch.setenv("METAOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def warm_store(tmp_path_factory):
     return Store((tmp_path_factory.mktemp("store"),))
