@@ -20,8 +20,8 @@ def axis_tables(suite: Suite, board: Board, lines: Sequence[Line]) -> tuple[pd.D
     """
     levels: list[dict[str, object]] = []
     branches: list[dict[str, object]] = []
-    for line in lines if suite.axis is not None else ():
-        curve = _curve(suite, suite.axis, board, line)
+    curves = {} if suite.axis is None else {line: _curve(suite, suite.axis, board, line) for line in lines}
+    for line, curve in curves.items():
         if curve is not None:
             levels += _level_rows(line, curve)
             branches += _branch_rows(line, curve)

@@ -1,13 +1,13 @@
 """Evaluations made of straight lines, whose tables are known in advance."""
 
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import numpy as np
 
 from metaopt import baselines
 from metaopt.baselines import Curves, Tuned
 from metaopt.evaluation.candidates import Candidate
+from metaopt.evaluation.measure import Measured
 from metaopt.evaluation.rows import Reference, ScoredTask
 from metaopt.evaluation.suites import Axis, AxisLevel, Suite, SuiteTask
 from metaopt.evaluation.tabulate import tabulate
@@ -117,7 +117,7 @@ class World:
                     if curves is not None:
                         learners[name, meta_seed, task.name] = curves
         envelopes = dict.fromkeys(self.tasks, self.envelope) if self.envelope else {}
-        return SimpleNamespace(learners=learners, tuned=tuned, baselines=finals, references=references, envelopes=envelopes)
+        return Measured(learners, tuned, finals, references, envelopes)
 
     def scored(self):
         seeds = tuple(range(self.seeds))
