@@ -15,9 +15,8 @@ from metaopt.evaluation.statistics import interquartile_mean, median_of_task_mea
 from metaopt.evaluation.target_times import TargetTimes
 from metaopt.evaluation.targets import task_times
 
-__all__ = ["summarise", "task_table", "text_table"]
+__all__ = ["summarise", "task_table"]
 
-_NAME_WIDTH = 22
 _STEPS = "steps_to_target"
 _MEDIANS = {name: name for name in ("first_loss", "final_loss", "score", "speed_up", _STEPS)} | {"train_loss": "final_train_loss"}
 
@@ -47,24 +46,6 @@ def task_table(board: Board, lines: Sequence[Line]) -> pd.DataFrame:
             values = {name: float(median_J[j]) for name, median_J in medians.items()}
             rows.append({**line.columns, "task": task, **values, "failures": int(failures[task]), "inside_support": inside[task]})
     return make_table("tasks", rows)
-
-
-def text_table(summary: pd.DataFrame) -> str:
-    """Return the headline as text of at most 80 columns."""
-    head = f"{'learner':<{_NAME_WIDTH}} {'K':>2}  {'score':<17} {'speed-up':<17} {'loss':>5} {'fail':>5}"
-    lines = [head, "-" * len(head)]
-    for row in summary.itertuples():
-        name = row.learner if len(row.learner) <= _NAME_WIDTH else row.learner[: _NAME_WIDTH - 1] + "~"
-        score, ratio = (_cell(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high"))) for column in ("score", "speed_up"))
-        trials = "" if row.kind == "learner" else str(row.trials)
-        loss = f"{row.final_loss:.3f}"[:5]
-        lines.append(f"{name:<{_NAME_WIDTH}} {trials:>2}  {score:<17} {ratio:<17} {loss:>5} {row.failures:>5}")
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    texts = (f"{number:.2f}" if abs(number) < 10.0 else f"{number:.3g}" for number in (value, low, high))
-    return "{} [{} {}]".format(*texts)
 
 
 def _line(board: Board, line: Line, reference: ScoreCube, times: TargetTimes) -> dict[str, object]:
