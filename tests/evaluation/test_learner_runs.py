@@ -20,7 +20,7 @@ from metaopt.evaluation.candidates import resolve
 from metaopt.evaluation.group_run import GroupJob, run_group
 from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
 from metaopt.evaluation.learner_runs import RunsKey, groups, learner_jobs, run_store, task_curves
-from tests.evaluation.slow_learner import RULE, Broken, apart, scored, slow
+from tests.evaluation.own_learners import OWN, RULE, Broken, apart, scored
 
 ROOT = Path(__file__).parents[2]
 [ADAM] = resolve("adam@0.05")
@@ -194,7 +194,7 @@ def test_a_change_of_the_users_own_code_is_noticed(tmp_path, monkeypatch):
         importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, "own_learner", raising=False)
         learner = importlib.import_module("own_learner").Own(RULE)
-        found, jobs = computed(desk(tmp_path / "runs"), replace(slow(0.0), learner=learner), chosen)
+        found, jobs = computed(desk(tmp_path / "runs"), replace(OWN, learner=learner), chosen)
         seen.append((digest(found), jobs))
     monkeypatch.delitem(sys.modules, "own_learner")
     assert [jobs for _, jobs in seen] == [1, 1, 0]
@@ -266,13 +266,11 @@ def test_two_ray_workers_give_the_same_bytes(ray_session, tmp_path):
 
 @pytest.mark.chaos
 def test_a_killed_process_leaves_what_was_done(tmp_path):
-    command = [sys.executable, "-m", "tests.evaluation.slow_learner", str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        for _ in range(4):  # the phase begins, then three jobs
-            process.stdout.readline()
+    program = f"from tests.evaluation.own_learners import main; main({str(tmp_path)!r})"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in the fourth job\n"
         process.kill()
-    kept = len(list(tmp_path.glob("*.safetensors")))
-    assert 3 <= kept < 6
-    found, jobs = computed(desk(tmp_path), slow(0.02), apart(6))
-    assert jobs == 6 - kept
-    assert digest(found) == digest(computed(desk(), slow(0.02), apart(6))[0])
+    assert len(list(tmp_path.iterdir())) == 3
+    found, jobs = computed(desk(tmp_path), OWN, apart(6))
+    assert jobs == 3
+    assert digest(found) == digest(computed(desk(), OWN, apart(6))[0])

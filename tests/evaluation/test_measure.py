@@ -12,7 +12,7 @@ from metaopt.evaluation.candidates import resolve
 from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
 from metaopt.evaluation.measure import measure
 from metaopt.evaluation.speedup import constant_rate_envelope
-from tests.evaluation.slow_learner import RULE, Broken, scored
+from tests.evaluation.own_learners import RULE, Broken, scored
 
 CHOSEN = [baselines.get("sgd"), baselines.get("adamw")]
 [SGD, ADAM] = resolve(["sgd@0.05", "adam@0.05"])
