@@ -23,7 +23,7 @@ from metaopt.tasks.task import Batch, Numbers, Params, Task, TaskSpec
 __all__ = ["MATRIX_COMPLETION", "MatrixCompletion", "MatrixFamily"]
 
 _NAME = "matrix_completion"
-_START = 0.1  # deviation of the first product's entries at initial scale 1; near zero training prefers low ranks
+_START = 0.01  # deviation of the first product's entries at initial scale 1; near zero training prefers low ranks
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class MatrixCompletion:
         return {}
 
     def init(self, numbers: Numbers, key: Tensor) -> Params:
-        """Return factors whose product has entries of deviation 0.1 init_scale^L: normal, variance over the fan in."""
+        """Return factors whose product has entries of deviation 0.01 init_scale^L: normal, variance over the fan in."""
         inner = min(self.rows, self.columns)
         sizes = (self.rows, *[inner] * (self.factors - 1), self.columns)
-        scale = numbers["init_scale"] * (_START * inner**-0.5) ** (1.0 / self.factors)
+        scale = numbers["init_scale"] * (_START * self.columns**0.5) ** (1.0 / self.factors)
         return {f"factor{i}": weight(seeds.fold_in(key, i), shape, scale) for i, shape in enumerate(pairwise(sizes))}
 
     def batch(self, numbers: Numbers, shared: Batch, key: Tensor, step: Tensor) -> Batch:
