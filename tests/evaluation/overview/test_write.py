@@ -158,5 +158,5 @@ def test_many_axes_share_one_figure(tmp_path):
     for count in (1, 4):
         svg = small_multiples("score", reports[:count], lines, ("svg",))["svg"].decode()
         sides.append([float(side) for side in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2]])
-    assert sides[1][0] == 3 * sides[0][0], "three columns"
+    assert sides[1][0] == pytest.approx(3 * sides[0][0]), "three columns"
     assert sides[0][1] < sides[1][1] < 2.1 * sides[0][1], "two rows and one legend"

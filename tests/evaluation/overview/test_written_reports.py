@@ -6,7 +6,6 @@ import pytest
 from metaopt.evaluation.overview import overview
 from metaopt.evaluation.overview.saved import read_report
 from metaopt.evaluation.report import report_json
-
 from tests.evaluation.made_results import LEARNERS, ordered, plain, unordered
 
 RESULTS = {"plain": plain, "ordered": ordered, "unordered": unordered}
