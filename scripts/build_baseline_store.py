@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"build_baseline_store: {error}", file=sys.stderr)
         return 2
     removed = store.prune() if given.prune and not built.failures else 0
-    files = list(given.out.glob("*.safetensors"))
+    files = list(given.out.glob("*.safetensors.gz"))
     size = sum(path.stat().st_size for path in files) / 1e6
     print(f"{built.computed} computed, {built.found} found, {merged} merged, {removed} removed")
     print(f"{len(files)} files, {size:.1f} MB in {given.out}")

@@ -1,14 +1,16 @@
 """The store of curves: computed once, shipped with the package, never trusted past the code that made them.
 
-A curve lies under the hash of everything that determines it (of a baseline: `CurveKey`), in one safetensors file that repeats the key.
-Look-ups read the bundled folder first, then the user's cache; new curves go to the cache.
+A curve lies under the hash of everything that determines it (of a baseline: `CurveKey`), in one compressed safetensors file that
+repeats the key. Look-ups read the bundled folder first, then the user's cache; new curves go to the cache.
 """
 
+import gzip
 import hashlib
 import json
 import os
 import platform
 import tempfile
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from metaopt.baselines.catalogue import Baseline
 from metaopt.baselines.code_version import code_version
@@ -30,7 +32,7 @@ from metaopt.tasks.number_shifts import is_shifted
 __all__ = ["CurveKey", "Key", "Store", "user_cache"]
 
 BUNDLED = Path(__file__).parent / "store"
-_FIELDS = ("steps", "heldout", "train", "diverged")
+_SUFFIX = ".safetensors.gz"
 
 
 class Key(Protocol):
@@ -129,14 +131,11 @@ class Store:
         file_name = _file_name(text)
         self._used.add(file_name)
         for folder in self.folders:
-            try:
-                with safe_open(folder / file_name, framework="np") as file:
-                    if (file.metadata() or {}).get("key") != text:
-                        continue
-                    arrays = {name: file.get_tensor(name) for name in _FIELDS}
-            except (OSError, SafetensorError):
-                continue
-            return Curves(*(arrays[name].astype(bool if name == "diverged" else np.float64) for name in _FIELDS))
+            arrays = _read(folder / file_name)
+            if _text(arrays) == text:
+                diverged = arrays["diverged"]
+                heldout, train = (_joined(arrays[name], len(diverged)) for name in ("heldout", "train"))
+                return Curves(arrays["steps"].astype(np.float64), heldout, train, diverged)
         return None
 
     def put(self, key: Key, curves: Curves) -> None:
@@ -144,12 +143,16 @@ class Store:
         folder = self.folders[-1]
         folder.mkdir(parents=True, exist_ok=True)
         curves = key.kept(curves)
-        arrays = {name: np.ascontiguousarray(getattr(curves, name), dtype=bool if name == "diverged" else np.float32) for name in _FIELDS}
-        versions = json.dumps({"python": platform.python_version(), "torch": torch.__version__}, sort_keys=True)
-        arrays["versions"] = np.frombuffer(versions.encode(), np.uint8)  # no metadata: several entries would come in any order
         text = key.to_json()
-        content = safetensors.numpy.save(arrays, metadata={"key": text})
-        _write(folder / _file_name(text), content)
+        versions = json.dumps({"python": platform.python_version(), "torch": torch.__version__}, sort_keys=True)
+        arrays: dict[str, NDArray[Any]] = {
+            "steps": curves.steps.astype(np.float32),
+            "heldout": _planes(curves.heldout),
+            "train": _planes(curves.train),
+            "diverged": np.ascontiguousarray(curves.diverged),
+            **{name: np.frombuffer(text.encode(), np.uint8) for name, text in {"key": text, "versions": versions}.items()},
+        }
+        _write(folder / _file_name(text), gzip.compress(safetensors.numpy.save(arrays), mtime=0))
 
     def merge(self, folder: Path) -> int:
         """Copy the curves that the last folder lacks from another one (of another machine), and return how many they were.
@@ -158,30 +161,45 @@ class Store:
         """
         target, copied = self.folders[-1], 0
         target.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob("*.safetensors")):
-            if not (target / path.name).exists() and _is_sound(path):
+        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+            if not (target / path.name).exists() and _file_name(_text(_read(path))) == path.name:
                 _write(target / path.name, path.read_bytes())
                 copied += 1
         return copied
 
     def prune(self) -> int:
         """Remove all curves from the last folder that this object was not asked for, and return how many they were."""
-        unused = [path for path in self.folders[-1].glob("*.safetensors") if path.name not in self._used]
+        unused = [path for path in self.folders[-1].glob(f"*{_SUFFIX}") if path.name not in self._used]
         for path in unused:
             path.unlink()
         return len(unused)
 
 
 def _file_name(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest() + ".safetensors"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest() + _SUFFIX
 
 
-def _is_sound(path: Path) -> bool:
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """Return what a file holds, or nothing if there is none or it is damaged."""
     try:
-        with safe_open(path, framework="np") as file:
-            return set(_FIELDS) <= set(file.keys()) and _file_name((file.metadata() or {}).get("key", "")) == path.name
-    except (OSError, SafetensorError):
-        return False
+        return safetensors.numpy.load(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, zlib.error, SafetensorError):
+        return {}
+
+
+def _text(arrays: dict[str, NDArray[Any]]) -> str:
+    """Return the key in a file."""
+    return arrays["key"].tobytes().decode() if "key" in arrays else ""
+
+
+def _planes(losses_EN: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return float32 losses as bytes [4, N * E]: first bytes of all, run by run, then second ones, so that neighbours are alike."""
+    return np.ascontiguousarray(np.ascontiguousarray(losses_EN.T, np.float32).view(np.uint8).reshape(-1, 4).T)
+
+
+def _joined(planes: NDArray[np.uint8], runs: int) -> NDArray[np.float64]:
+    """Return the losses [E, N] that `_planes` took apart, laid out as fresh ones are, for sums depend on it."""
+    return np.ascontiguousarray(planes.T).view(np.float32).reshape(runs, -1).T.astype(np.float64, order="C")
 
 
 def _write(path: Path, content: bytes) -> None:

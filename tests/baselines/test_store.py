@@ -1,6 +1,7 @@
 """The store: exact keys, whole files, nothing stale."""
 
 import dataclasses
+import gzip
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_equal_curves_are_equal_bytes_and_name_their_versions(tmp_path, key, cur
         Store((tmp_path / str(i),)).put(key, curves)
     texts = {(tmp_path / str(i) / key.file_name).read_bytes() for i in range(4)}
     assert len(texts) == 1
-    assert b'"torch": "' in texts.pop()
+    assert b'"torch": "' in gzip.decompress(texts.pop())
 
 
 def test_the_bundled_folder_is_read_first_and_never_written(tmp_path, key, curves):
@@ -109,14 +110,22 @@ def test_what_nobody_reads_is_not_kept(tmp_path, key, curves):
     assert sizes == sorted(set(sizes))
 
 
+@pytest.mark.parametrize(("points", "runs"), [(1, 45), (41, 15), (3, 1), (0, 7)])
+def test_losses_survive_being_packed(points, runs):
+    losses = np.random.default_rng(0).lognormal(0.0, 20.0, (points, runs)).astype(np.float32).astype(np.float64)
+    back = store._joined(store._planes(losses), runs)
+    assert np.array_equal(back, losses)
+    assert back.flags.c_contiguous
+
+
 def test_stores_of_two_machines_merge(tmp_path, key, curves):
     here, there = tmp_path / "here", tmp_path / "there"
     other = dataclasses.replace(key, seeds=(13, 14))
     Store((here,)).put(key, curves)
     for one in (key, other):
         Store((there,)).put(one, curves)
-    (there / "cut.safetensors").write_bytes(b"x")
-    (there / f"{'0' * 32}.safetensors").write_bytes((there / other.file_name).read_bytes())
+    (there / "cut.safetensors.gz").write_bytes(b"x")
+    (there / f"{'0' * 32}.safetensors.gz").write_bytes((there / other.file_name).read_bytes())
     before = (here / key.file_name).stat().st_mtime_ns
     assert Store((here,)).merge(there) == 1
     assert same(Store((here,)).get(other), curves)
