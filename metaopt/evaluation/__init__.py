@@ -7,6 +7,7 @@ from metaopt.evaluation.evaluate import evaluate
 from metaopt.evaluation.gap import generalization_gap
 from metaopt.evaluation.improvement import holm, paired_difference, permutation_p_value, probability_of_improvement
 from metaopt.evaluation.named_axes import AXES, ScoreCube, cube_from_rows
+from metaopt.evaluation.overview import Overview, overview
 from metaopt.evaluation.profiles import score_profile_band, time_profile_band
 from metaopt.evaluation.report import Report
 from metaopt.evaluation.resampling import Band, Interval, bootstrap, bootstrap_band, under_covered
@@ -14,6 +15,7 @@ from metaopt.evaluation.scores import RunScores, failure_rate, final_loss_score,
 from metaopt.evaluation.speedup import constant_rate_envelope, reference_envelope, speed_up, wall_clock_speed_up
 from metaopt.evaluation.statistics import interquartile_mean, median_of_task_means, optimality_gap, overall_mean, worst_decile
 from metaopt.evaluation.suites import Suite, load_suite, suite_names
+from metaopt.evaluation.sweep import Sweep, evaluate_suites
 from metaopt.evaluation.targets import reference_target, study_time, task_times, time_to_target
 from metaopt.evaluation.tunability import Tunability, expected_best, tunability
 
@@ -25,10 +27,12 @@ __all__ = [
     "DegradationCurve",
     "Interval",
     "Level",
+    "Overview",
     "Report",
     "RunScores",
     "ScoreCube",
     "Suite",
+    "Sweep",
     "Tunability",
     "algoperf_score",
     "bootstrap",
@@ -37,6 +41,7 @@ __all__ = [
     "cube_from_rows",
     "degradation_curve",
     "evaluate",
+    "evaluate_suites",
     "expected_best",
     "failure_rate",
     "final_loss_score",
@@ -48,6 +53,7 @@ __all__ = [
     "median_of_task_means",
     "optimality_gap",
     "overall_mean",
+    "overview",
     "paired_difference",
     "performance_ratios",
     "permutation_p_value",
