@@ -5,8 +5,6 @@ and in the section on cost of `report.md` and `report.html`.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import pandas as pd
 from metaopt.evaluation.reporting.canvas import lines_of
 from metaopt.evaluation.reporting.curve_figures import band_table
 from metaopt.evaluation.reporting.figure_catalogue import catalogue, curves_name
+from metaopt.evaluation.reporting.files import write_whole
 from metaopt.evaluation.reporting.markdown import markdown_page
 from metaopt.evaluation.reporting.page import Picture, html_page
 from metaopt.evaluation.reporting.sections import document
@@ -24,10 +23,11 @@ from metaopt.evaluation.reporting.terminal import terminal_text
 from metaopt.evaluation.reporting.verdict import verdicts
 from metaopt.evaluation.results import COLUMNS, Results, records
 
-__all__ = ["SCHEMA_VERSION", "Report", "write_report"]
+__all__ = ["FILES", "SCHEMA_VERSION", "Report", "write_report"]
 
 SCHEMA_VERSION = 2
 _FORMATS = ("png", "svg")
+FILES = frozenset({"figures", "rows.jsonl", "timings.json", "report.md", "report.html", "report.json"})
 
 
 @dataclass(frozen=True)
@@ -155,16 +155,16 @@ def write_report(results: Results, timings: Mapping[str, Any], folder: Path, qua
         content = one.draw(_FORMATS)
         pictures[name] = Picture(one.caption, content["svg"])
         for kind in _FORMATS:
-            _write(folder / "figures" / f"{name}.{kind}", content[kind])
+            write_whole(folder / "figures" / f"{name}.{kind}", content[kind])
     for path in stale - {folder / "figures" / f"{name}.{kind}" for name in known for kind in _FORMATS}:
         path.unlink()
     page = document(results, timings, list(known))
     colours = {line.learner: line.colour for line in lines_of(results.summary) if line.kind == "learner"}
-    _write(folder / "rows.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in records(results.scores)).encode())
-    _write(folder / "timings.json", (json.dumps(timings, indent=1) + "\n").encode())
-    _write(folder / "report.md", markdown_page(page, captions).encode())
-    _write(folder / "report.html", html_page(page, pictures, colours).encode())
-    _write(folder / "report.json", report_json(results).encode())
+    write_whole(folder / "rows.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in records(results.scores)).encode())
+    write_whole(folder / "timings.json", (json.dumps(timings, indent=1) + "\n").encode())
+    write_whole(folder / "report.md", markdown_page(page, captions).encode())
+    write_whole(folder / "report.html", html_page(page, pictures, colours).encode())
+    write_whole(folder / "report.json", report_json(results).encode())
     return Report(folder, results, quarantined)
 
 
@@ -194,16 +194,3 @@ def report_json(results: Results) -> str:
 def _finite(table: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return columns as JSON values: what a diverged run recorded may be no number."""
     return {name: [row[name] for row in records(pd.DataFrame({name: column}))] for name, column in table.items()}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp keeps others out; a report is for reading
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

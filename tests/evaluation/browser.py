@@ -1,11 +1,13 @@
 """A browser without a window, driven over two pipes by the DevTools protocol: no package, no port, no network."""
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -16,37 +18,43 @@ class Browser:
     """One browser with one page; a context manager."""
 
     def __init__(self, profile):
-        read, self._commands = os.pipe()
-        self._answers, write = os.pipe()
+        (read, self._commands), (self._answers, write) = _pipe(), _pipe()
         flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--remote-debugging-pipe")
+        command = [BINARY, *flags, f"--user-data-dir={profile}"]
         # The browser reads commands from descriptor 3 and answers on 4.
-        script = f'exec "$@" 3<&{read} 4>&{write}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", BINARY, *flags, f"--user-data-dir={profile}"], pass_fds=(read, write), stderr=subprocess.DEVNULL
-        )
+        script = f"import os, sys; os.dup2({read}, 3); os.dup2({write}, 4); os.execvp(sys.argv[1], sys.argv[1:])"
+        self._process = subprocess.Popen([sys.executable, "-c", script, *command], pass_fds=(read, write), stderr=subprocess.DEVNULL)
         os.close(read)
         os.close(write)
         self._buffer, self._count, self._session, self.events = b"", 0, None, []
+
+    def __enter__(self):
+        try:
+            self._attach()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._session = None
+        self.call("Browser.close")
+        self._end()
+
+    def _attach(self):
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def _end(self):
+        os.close(self._commands)
+        os.close(self._answers)
         try:
-            self._session = None
-            self.call("Browser.close")
-        finally:
-            os.close(self._commands)
-            os.close(self._answers)
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def call(self, method, **params):
         """Send a command and return its result; what happens meanwhile goes to `events`."""
@@ -99,3 +107,12 @@ class Browser:
             self._buffer += piece
         content, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(content)
+
+
+def _pipe():
+    """Return both ends of a pipe, out of the way of descriptors 3 and 4."""
+    low = os.pipe()
+    high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
+    for end in low:
+        os.close(end)
+    return high

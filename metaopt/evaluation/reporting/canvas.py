@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["WIDTH", "Line", "canvas", "label", "legend_below", "legend_height", "lines_of", "most_tuned", "picture", "shaded"]
 
 WIDTH = 4.6  # inches: a point of text is then a pixel or more on a screen of 390
-_DOTS_AN_INCH = 160
 _LEGEND_COLUMNS = 2
 _INK, _GRID = "#222222", "#dddddd"
 
@@ -58,6 +57,7 @@ _SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.handlelength": 2.2,
     "figure.facecolor": "white",
+    "figure.dpi": 160.0,
     "svg.hashsalt": "metaopt",  # names inside a file, otherwise random
     "svg.fonttype": "path",
     "path.simplify_threshold": 0.3,
@@ -137,13 +137,19 @@ def canvas(height: float, width: float = WIDTH) -> Iterator["Figure"]:
 
 def picture(figure: "Figure", formats: Sequence[str]) -> dict[str, bytes]:
     """Return the figure's bytes by format (`png`, `svg`). They depend on what is drawn, and on nothing else."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     figure.draw_without_rendering()  # so that one layout serves all formats
     figure.set_layout_engine("none")
     pictures = {}
     for one in formats:
         content = io.BytesIO()
-        unstamped = {"Software": ""} if one == "png" else {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(content, format=one, dpi=_DOTS_AN_INCH if one == "png" else 72, metadata=unstamped)
+        drawer: Any = (FigureCanvasAgg if one == "png" else FigureCanvasSVG)(figure)  # `Figure.savefig` would draw everything twice
+        if one == "png":
+            drawer.print_png(content, metadata={"Software": ""})
+        else:
+            drawer.print_svg(content, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         pictures[one] = content.getvalue() if one == "png" else _shorter(content.getvalue())
     return pictures
 
