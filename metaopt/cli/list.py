@@ -1,5 +1,6 @@
 """`metaopt list`: what there is, a line each."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,20 @@ def _configs() -> list[Row]:
 def _suites() -> list[Row]:
     from metaopt.evaluation import load_suite, suite_names
 
-    suites = [load_suite(name) for name in suite_names()]
-    return [{"name": suite.name, "tasks": len(suite.specs), "description": suite.description} for suite in suites]
+    return [
+        {
+            "name": suite.name,
+            "tasks": len(suite.tasks),
+            "description": suite.description,
+            "axis": suite.axis.name if suite.axis else None,
+            "levels": [level.name for level in suite.axis.levels] if suite.axis else [],
+            "families": sorted({task.spec.family for task in suite.tasks}),
+            "kinds": dict(Counter(kind for task in suite.tasks for kind in task.kinds)),
+            "baselines": list(suite.baselines),
+            "seeds": suite.seeds,
+        }
+        for suite in map(load_suite, suite_names())
+    ]
 
 
 def _baselines() -> list[Row]:
@@ -73,6 +86,7 @@ _KINDS: dict[str, Callable[[], list[Row]]] = {
     "baselines": _baselines,
     "artifacts": _artifacts,
 }
+_FOR_PEOPLE = {"suites": 3}  # columns that a terminal has room for; JSON has all
 
 
 @click.command("list")
@@ -83,4 +97,5 @@ def command(kind: str, as_json: bool, quiet: bool) -> None:
     """List what there is of a kind, a line each (-q: the names only)."""
     if kind not in _KINDS:
         raise ConfigError(f"{kind!r} cannot be listed{nearest(kind, _KINDS)}")
-    print_rows(_KINDS[kind](), as_json, quiet)
+    rows = _KINDS[kind]()
+    print_rows(rows if as_json else [dict(list(row.items())[: _FOR_PEOPLE.get(kind)]) for row in rows], as_json, quiet)

@@ -94,7 +94,7 @@ def load_suite(name_or_path: str) -> Suite:
             if task.name in found:
                 raise TaskError(f"suite task {task.name!r} is there twice ({entry.place})")
             found[task.name] = task
-    _check_homes(content)
+    _check_levels(content)
     return Suite(path.stem, content.description, tuple(found.values()), content.axis, content.baselines, content.seeds)
 
 
@@ -151,11 +151,10 @@ def _spec(entry: Entry) -> TaskSpec:
     return spec
 
 
-def _check_homes(content: SuiteFile) -> None:
-    """Raise unless every base task is there at home, which its other levels are compared with."""
-    if content.axis is None or content.axis.name not in SPELLED_AXES:
-        return
-    at_home = {entry.base for entry in content.entries if entry.level == content.axis.home}
-    for entry in content.entries:
-        if entry.base not in at_home:
-            raise TaskError(f"suite task {entry.base!r} is missing at the home level {content.axis.home!r} ({entry.place})")
+def _check_levels(content: SuiteFile) -> None:
+    """Raise unless every base task is spelled out at every level: levels are compared on the same base tasks."""
+    levels = {entry.base: {one.level for one in content.entries if one.base == entry.base} for entry in content.entries}
+    for entry in content.entries if content.axis is not None and content.axis.name in SPELLED_AXES else ():
+        for level in content.levels:
+            if level not in levels[entry.base]:
+                raise TaskError(f"suite task {entry.base!r} is missing at level {level!r}; spell it out at each ({entry.place})")

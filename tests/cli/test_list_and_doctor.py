@@ -26,7 +26,7 @@ def test_every_kind_has_a_table_with_a_line_each(kind: str) -> None:
     names = CliRunner().invoke(cli, ["list", kind, "-q"]).stdout.split()
     if found:
         assert len(lines) == len(found) + 1
-        assert lines[0].split() == list(found[0])
+        assert lines[0].split() == list(found[0])[: 3 if kind == "suites" else None]  # of suites, what a terminal has room for
     assert names == [row["name"] for row in found] or names == ["none"]
 
 
@@ -43,6 +43,17 @@ def test_rows_say_what_programs_need() -> None:
     assert {row["name"]: row["meta_parameters"] for row in rows("list", "learners")}["adamw"] == 0
     for row in rows("list", "artifacts"):
         assert set(row) == {"name", "kind", "path"}
+
+
+def test_suites_say_what_runs_on_them() -> None:
+    by_name = {row["name"]: row for row in rows("list", "suites")}
+    quick, width = by_name["quick"], by_name["width"]
+    assert (quick["tasks"], quick["axis"], quick["levels"]) == (8, None, [])
+    assert quick["families"] == ["digits_conv", "digits_mlp", "quadratic"]
+    assert quick["kinds"] == {"update_rule": 8, "hypergradient": 8, "policy": 8, "per_weight": 5, "in_context": 5}
+    assert (width["axis"], width["levels"]) == ("width", ["x0.25", "x0.5", "x1", "x2", "x4", "x8"])
+    assert (width["baselines"], width["seeds"]) == (["sgd_momentum", "adamw"], 5)
+    assert max(map(len, CliRunner().invoke(cli, ["list", "suites"]).stdout.splitlines())) <= 80
 
 
 def test_doctor_names_what_is_missing_and_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
