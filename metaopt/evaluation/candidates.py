@@ -63,8 +63,11 @@ class Candidate:
         if not isinstance(self.learner, GradientLearner):
             return repr(self.learner)
         rule = self.learner.rule
-        options = {key: value for key, value in sorted(vars(rule).items()) if isinstance(value, bool | int | float | str | dict)}
-        return repr((type(rule).__name__, options, self.learner.schedule, self.learner.weight_decay))
+        options = {
+            key: value for key, value in sorted(vars(rule).items()) if isinstance(value, bool | int | float | str | dict | list | tuple)
+        }
+        kind = "" if type(self.learner) is GradientLearner else repr(self.learner)
+        return repr((type(rule).__name__, options, self.learner.schedule, self.learner.weight_decay, kind))
 
 
 LearnerLike = str | os.PathLike[str] | Artifact | Candidate

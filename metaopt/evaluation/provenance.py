@@ -1,73 +1,47 @@
-"""What a reader must know to believe and repeat a report: notes on the results, and where they come from."""
+"""Where a report comes from: versions, seeds and hashes, so that it can be repeated."""
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from metaopt import baselines as known
-from metaopt.baselines import TRIALS, Tuned
+from metaopt.baselines import TRIALS
 from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.suites import Suite
+from metaopt.tasks.number_shifts import is_shifted
 from metaopt.version import __version__
 
-__all__ = ["notes", "provenance"]
-
-
-def notes(scores: pd.DataFrame, tuned: dict[str, list[Tuned]], candidates: Sequence[Candidate], plan: Suite) -> list[str]:
-    """Return grid edges that tuning hit, the contamination check, and what failed why."""
-    found = []
-    edges = [
-        f"{one.baseline.name} on {task}"
-        for task, group in tuned.items()
-        for one in group
-        if one.trials[max(TRIALS)].rate in _ends([trial.rate for trial in one.baseline.trials(max(TRIALS))])
-    ]
-    if edges:
-        found.append(f"best rate at an end of those tried (a wider range might do better): {', '.join(edges)}")
-    hashes = {spec.hash for spec in plan.specs.values()}
-    for candidate in candidates:
-        if candidate.card is None:
-            continue
-        shared = hashes & set(candidate.card["training"]["task_hashes"])
-        seen = (
-            f"{len(shared)} of the suite's tasks were in its meta-training"
-            if shared
-            else "no task of the suite is in its meta-training log"
-        )
-        found.append(f"{candidate.name}: {seen}")
-    for learner, rows in scores[scores.failed].groupby("learner", sort=True):
-        reasons = ", ".join(f"{task} ({reason})" for (task, reason), _ in rows.groupby(["task", "reason"], sort=True))
-        found.append(f"failures of {learner}: {reasons}")
-    return found
+__all__ = ["provenance"]
 
 
 def provenance(
-    plan: Suite, candidates: Sequence[Candidate], chosen: Sequence[known.Baseline], seeds: int, device: torch.device, threads: int
+    suite: Suite, candidates: Sequence[Candidate], chosen: Sequence[known.Baseline], seeds: int, device: torch.device, threads: int
 ) -> dict[str, Any]:
     """Return versions, seeds and hashes; nothing that depends on the clock or on the number of workers."""
+    plans = {task.name: task.spec for task in suite.tasks}
+    families = {(spec.family, is_shifted(spec.values)) for spec in plans.values()}
+    codes = {f"{family} (shifted)" if shifted else family: known.code_version(family, shifted) for family, shifted in families}
     return {
-        "suite": plan.name,
+        "suite": suite.name,
+        "axis": asdict(suite.axis) if suite.axis is not None else None,
         "tasks": {
             name: {"hash": spec.hash, "family": spec.family, "template": spec.template, "horizon": spec.horizon}
-            for name, spec in plan.specs.items()
+            for name, spec in sorted(plans.items())
         },
-        "learners": {
-            c.name: {"hash": c.hash, "rule": getattr(getattr(c.learner, "rule", c.learner), "name", type(c.learner).__name__)}
-            for c in candidates
-        },
+        "learners": _learners(candidates),
         "baselines": {
-            b.name: {"rule": b.rule, "schedule": b.schedule, "trials": [str(trial) for trial in b.trials(max(TRIALS))]} for b in chosen
+            one.name: {"rule": one.rule, "schedule": one.schedule, "trials": [str(trial) for trial in one.trials(max(TRIALS))]}
+            for one in chosen
         },
         "seeds": seeds,
         "tuning_seeds": known.TUNING_SEEDS,
-        "meta_seeds": 1,
         "device": device.type,
         "threads": threads,
-        "baseline_code": {family: known.code_version(family) for family in sorted({spec.family for spec in plan.specs.values()})},
+        "baseline_code": dict(sorted(codes.items())),
         "versions": {
             "metaopt": __version__,
             "python": platform.python_version(),
@@ -77,5 +51,16 @@ def provenance(
     }
 
 
-def _ends(rates: Sequence[float]) -> tuple[float, float]:
-    return min(rates), max(rates)
+def _learners(candidates: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+    """Return each learner's kind, rule and, of what was meta-trained, the log of its training; one hash a meta-seed."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in candidates:
+        rule = getattr(getattr(one.learner, "rule", one.learner), "name", type(one.learner).__name__)
+        row = found.setdefault(one.name, {"kind": one.kind, "rule": rule, "hashes": []})
+        row["hashes"].append(one.hash)
+        if one.card is not None:
+            training = one.card["training"]
+            row.setdefault("config_hashes", []).append(training.get("config_hash", ""))
+            row.setdefault("outer_steps", []).append(training.get("outer_steps", 0))
+            row.setdefault("device_hours", []).append(training.get("device_hours", 0.0))
+    return found

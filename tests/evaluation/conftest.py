@@ -40,3 +40,11 @@ def fresh_cache(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="session")
 def warm_store(tmp_path_factory):
     return Store((tmp_path_factory.mktemp("store"),))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_blocks():
+    """Steps are timed for real, but only for a moment: what a report does with the numbers is tested, not the numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metaopt.evaluation.step_time.MIN_BLOCK_S", 0.0)
+        yield

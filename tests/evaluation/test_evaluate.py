@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metaopt import baselines
+from metaopt import baselines, tasks
 from metaopt.artifacts import Artifact, new_card
 from metaopt.errors import ConfigError
 from metaopt.evaluation import Candidate, evaluate
@@ -41,6 +41,7 @@ SGD = get("sgd", schedule=baselines.SCHEDULE)
 STILL = candidate("still", Still(SGD.rule), 0.1)
 DIVERGING = candidate("diverging", SGD, 1e6)
 ASCENDING = candidate("ascending", SGD, -0.01)
+NAMES = ("adamw@0.1", "still", "diverging", "ascending", "celo2_base@start")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def test_a_learner_that_never_moves_keeps_exactly_its_first_loss(report):
     rows = rows_of(report, "still")
     assert (rows.final_loss == rows.first_loss).all()
     assert (rows.speed_up == 0).all()
+    assert (rows.score == 0).all()
     assert not rows.failed.any()
 
 
@@ -85,16 +87,39 @@ def test_ending_above_the_first_loss_is_a_failure(report):
     assert set(rows.reason) <= {"ends above its first loss", "diverged"}
 
 
-def test_adamw_disguised_as_a_learner_has_speed_up_one(small_suite, warm_store, tmp_path):
-    """The reference is AdamW at its best rate; the same rate under another name needs the same steps."""
+@dataclass(frozen=True)
+class Disguised(GradientLearner):
+    """AdamW with the settings that tuning found for each task, by the task's program: the reference under another name."""
+
+    settings: tuple = ()
+
+    def advance(self, theta, task, carry, batch):
+        values = next(values for program, values in self.settings if program == task.program)
+        return super().advance({name: torch.tensor(value) for name, value in values}, task, carry, batch)
+
+
+def test_adamw_disguised_as_a_learner_is_the_reference(small_suite, warm_store, tmp_path):
     first = evaluate("adamw", small_suite, ["adamw"], out=tmp_path / "first", store=warm_store)
-    best = first.results.curves
-    for name, one in best.items():
-        rate = one.reference.split("@")[1]
-        again = evaluate(f"adamw@{rate}", small_suite, ["adamw"], out=tmp_path / name, store=warm_store)
-        rows = again.scores[(again.scores.kind == "learner") & (again.scores.task == name)]
-        assert rows.speed_up.mean() == pytest.approx(1.0, abs=0.1)
-        assert not rows.censored.any()
+    adamw = baselines.get("adamw")
+    found = {name: adamw.parse(one.reference.split("@")[1]).values for name, one in first.results.curves.items()}
+    settings = tuple((tasks.build(one.spec).program, found[name]) for name, one in first.results.curves.items())
+    learner = Disguised(adamw.learner().rule, adamw.learner().schedule, settings=settings)
+    # Its card was trained on quadratic tasks as long as one of the two: one task inside, one outside.
+    support = {"family": ["quadratic"], "horizon": [10, 35], "init_scale": [0.1, 10.0]}
+    card = new_card("disguised", "adamw", training={"support": support, "outer_steps": 1})
+    again = evaluate(Candidate("disguised", learner, {}, card), small_suite, ["adamw"], out=tmp_path / "again", store=warm_store)
+    [line] = again.summary[again.summary.learner == "disguised"].to_dict("records")
+    assert line["speed_up_low"] <= 1.0 <= line["speed_up_high"]
+    assert line["speed_up"] == pytest.approx(1.0, abs=0.02)
+    assert line["improvement"] == pytest.approx(0.5, abs=0.02)
+    assert line["improvement_low"] <= 0.5 <= line["improvement_high"]
+    assert line["score"] == pytest.approx(1.0, abs=0.02)
+    [gap] = again.gaps.to_dict("records")
+    assert (gap["inside_tasks"], gap["outside_tasks"]) == (1, 1)
+    assert gap["gap_low"] <= 0.0 <= gap["gap_high"]
+    against = again.contrasts.set_index("against").loc["adamw K=15"]
+    assert against.difference_low <= 0.0 <= against.difference_high
+    assert against.p_holm > 0.5
 
 
 def test_learners_and_baselines_share_seeds_and_tuning_does_not(report):
@@ -127,7 +152,7 @@ def test_fewer_seeds_are_the_first_ones(report, small_suite, warm_store, tmp_pat
 def test_a_warm_store_leaves_only_the_learners_to_run(report, small_suite, warm_store, tmp_path):
     said = []
     evaluate("sgd", small_suite, BASELINES, out=tmp_path / "w", store=warm_store, progress=lambda *call: said.append(call[:3]))
-    assert said == [("learners", 0, 350), ("learners", 200, 350), ("learners", 350, 350)]
+    assert said == [("learners", 0, 350), ("learners", 200, 350), ("learners", 350, 350), ("step times", 1, 2), ("step times", 2, 2)]
 
 
 def test_a_broken_learner_is_counted_with_its_reason(small_suite, warm_store, tmp_path):
@@ -196,7 +221,7 @@ def test_an_artifact_of_the_start_equals_the_preset(small_suite, warm_store, tmp
     both = evaluate([kept, "learnable_adam@start"], small_suite, BASELINES, seeds=2, out=tmp_path / "out", store=warm_store)
     assert rows_of(both, "kept").final_loss.tolist() == rows_of(both, "learnable_adam@start").final_loss.tolist()
     assert any(note.startswith("kept: no task of the suite") for note in both.results.notes)
-    assert both.results.provenance["learners"]["kept"]["hash"] == both.results.provenance["learners"]["learnable_adam@start"]["hash"]
+    assert both.results.provenance["learners"]["kept"]["hashes"] == both.results.provenance["learners"]["learnable_adam@start"]["hashes"]
 
 
 def test_the_reference_is_the_best_baseline_and_has_even_odds_against_itself(small_suite, warm_store, tmp_path):
@@ -205,3 +230,39 @@ def test_the_reference_is_the_best_baseline_and_has_even_odds_against_itself(sma
     assert best.improvement == 0.5
     assert best.speed_up == pytest.approx(1.0, abs=0.1)
     assert {curves.reference.split("@")[0] for curves in alone.results.curves.values()} == {"sgd"}
+
+
+def test_the_folder_of_an_interrupted_report_is_written_again(small_suite, warm_store, tmp_path):
+    (tmp_path / "cut" / "figures").mkdir(parents=True)
+    (tmp_path / "cut" / "rows.jsonl").write_text("{}")
+    again = evaluate("sgd", small_suite, ["sgd"], seeds=1, out=tmp_path / "cut", store=warm_store)
+    assert (again.path / "report.json").is_file()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="exists and holds no report"):
+        evaluate("sgd", small_suite, ["sgd"], seeds=1, out=tmp_path / "mine", store=warm_store)
+
+
+def test_what_steps_cost_stands_beside_the_results_and_not_in_them(report):
+    timings = json.loads((report.path / "timings.json").read_text())
+    timed = {(row["task"], row["line"]) for row in timings["step_seconds"]}
+    assert timed == {(task, line) for task in ("moving", "clean") for line in [*NAMES, "reference"]}
+    assert all(row["seconds"] > 0 for row in timings["step_seconds"])
+    by_learner = {row["learner"]: row for row in timings["wall_clock"]}
+    assert set(by_learner) == set(NAMES)
+    assert by_learner["still"]["speed_up"] == 0.0
+    assert "step_seconds" not in (report.path / "report.json").read_text()
+
+
+def test_two_meta_trainings_are_one_line(small_suite, warm_store, tmp_path):
+    runs = [replace(candidate("mine", SGD, rate), meta_seed=i) for i, rate in enumerate((0.01, 0.1))]
+    both = evaluate(runs, small_suite, BASELINES, seeds=2, out=tmp_path / "both", store=warm_store)
+    [line] = both.summary[both.summary.kind == "learner"].to_dict("records")
+    assert (line["meta_seeds"], line["tasks"], line["runs"]) == (2, 2, 8)
+    assert len(both.results.provenance["learners"]["mine"]["hashes"]) == 2
+
+
+def test_a_learner_that_can_run_nowhere_is_refused(small_suite, warm_store, tmp_path):
+    with pytest.raises(ConfigError, match="of kind 'in_context', which can run on no task of suite 'small'"):
+        evaluate(replace(STILL, kind="in_context"), small_suite, BASELINES, out=tmp_path / "none", store=warm_store)
+    assert not (tmp_path / "none").exists()
