@@ -23,7 +23,7 @@ _HOW = (
     "A failed run (diverged, or worse at the end than at the start) counts with the worst loss, score 0 and speed-up 0; none is dropped.",
     "Of each baseline, K choices of rate, weight decay and decays were tried on other seeds and the best kept. Learners were not tuned.",
     "Better and worse are said where the interval of the difference excludes 0 and p, corrected after Holm over all contrasts, is at most "
-    "0.05.",
+    "0.05. By the interval: it excludes 0, but p is larger, which with few seeds it always is.",
 )
 _AXIS_HOW = (
     "Retention: score at a level over the score at home, the level of meta-training. s50: the factor at which it falls below one half, inf "
@@ -130,11 +130,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
             pairs += _flat(value, f"{prefix}{key} / ")
         elif isinstance(value, Mapping):
-            pairs.append((f"{prefix}{key}", ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())))
-        else:
+            pairs.append((f"{prefix}{key}", ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items() if inner is not None)))
+        elif value is not None:
             pairs.append((f"{prefix}{key}", _plain(value)))
     return pairs
 
 
 def _plain(value: Any) -> str:
-    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_plain, value))
+    return " ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)

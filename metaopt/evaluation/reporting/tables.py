@@ -24,8 +24,8 @@ __all__ = [
 _DECISIONS = {
     "better": "better",
     "worse": "worse",
-    "better?": "better, not significant",
-    "worse?": "worse, not significant",
+    "better?": "better by interval",
+    "worse?": "worse by interval",
     "open": "open",
 }
 _FOLDED_TASKS = 12  # a table of more rows than these is folded away where another one shows the same tasks

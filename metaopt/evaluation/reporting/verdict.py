@@ -1,6 +1,7 @@
 """What the numbers say about each learner, in sentences that follow fixed rules.
 
-A difference counts as decided only if its 95 % interval excludes 0 and its p-value, corrected for all contrasts, is at most 0.05.
+A difference counts as decided if its 95 % interval excludes 0 and its p-value, corrected for all contrasts, is at most 0.05. With few seeds
+no p-value can be so small, whatever the learner does: where only the interval decides, the sentence says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,13 @@ __all__ = ["ALPHA", "Verdict", "axis_name", "decision", "verdicts"]
 
 ALPHA = 0.05
 _REFERENCE = "reference"
-_LEANINGS = {"better?": "seems better", "worse?": "seems worse"}
+_GROUPS = {
+    "better": "better than",
+    "worse": "worse than",
+    "better?": "better by the interval alone than",
+    "worse?": "worse by the interval alone than",
+    "open": "not clearly different from",
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ def _sentence(results: Results, learner: str) -> str:
     how = decision(row)
     if how == "open":
         end = "overall the runs do not tell the two apart"
-    elif how in _LEANINGS:
-        end = f"overall it {_LEANINGS[how]}, but not significantly so (Holm p = {number(row['p_holm'])})"
+    elif how.endswith("?"):
+        end = f"overall it is {how[:-1]} by the interval, but not by the corrected test (Holm p = {number(row['p_holm'])})"
     else:
         end = f"overall it is {how}"
     return f"{start}; {end}: score difference {_signed(row)}{interval(row, 'difference')}."
@@ -75,18 +82,18 @@ def _sentence(results: Results, learner: str) -> str:
 
 def _baselines(results: Results, learner: str) -> str:
     rows = results.contrasts[(results.contrasts.learner == learner) & (results.contrasts.against != _REFERENCE)].to_dict("records")
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "open": []}
+    groups: dict[str, list[str]] = {how: [] for how in _GROUPS}
     for row in rows:
-        how = decision(row)
-        groups[how if how in groups else "open"].append(f"{row['against']} ({_signed(row)}{number(row['difference'])})")
-    names = {"better": "better than", "worse": "worse than", "open": "not clearly different from"}
-    parts = [f"{names[how]} {_and(members)}" for how, members in groups.items() if members]
+        groups[decision(row)].append(f"{row['against']} ({_signed(row)}{number(row['difference'])})")
+    parts = [f"{_GROUPS[how]} {_and(members)}" for how, members in groups.items() if members]
     return f"By score it is {'; '.join(parts)}." if parts else ""
 
 
 def _steps(row: Mapping[str, Any]) -> str:
     if not np.isfinite(row["speed_up"]):
         return ""
+    if row["speed_up"] == 0.0:
+        return f"Speed-up {interval(row, 'speed_up')}: the middle half of its runs failed, or ended no lower than it began."
     side = "slower" if row["speed_up_high"] < 1.0 else "faster" if row["speed_up_low"] > 1.0 else "about as fast"
     cut = f"; {row['censored']} of {row['runs']} runs were better than the reference ever gets, and count with its limit" * bool(
         row["censored"]
@@ -128,7 +135,9 @@ def _gap(results: Results, learner: str) -> str:
 
 
 def _failures(row: Mapping[str, Any]) -> str:
-    return f"{row['failures']} of {row['runs']} runs failed." if row["failures"] else f"None of its {row['runs']} runs failed."
+    if row["failures"] in (0, row["runs"]):
+        return f"{'All' if row['failures'] else 'None'} of its {row['runs']} runs failed."
+    return f"{row['failures']} of {row['runs']} runs failed."
 
 
 def _signed(contrast: Mapping[str, Any]) -> str:

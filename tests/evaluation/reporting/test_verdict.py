@@ -66,8 +66,8 @@ def test_what_is_not_decided_is_not_said():
     open_one = told(contrast(0.2, width=0.3), scores=[1.1, 0.2]).sentence
     assert "overall the runs do not tell the two apart: score difference +0.20 [-0.10, 0.50]." in open_one
     leaning = told(contrast(0.2, p_holm=0.1), scores=[1.1, 0.2]).sentence
-    assert "overall it seems better, but not significantly so (Holm p = 0.10): score difference" in leaning
-    assert "it seems worse, but" in told(contrast(-0.2, p_holm=0.1), scores=[1.1, 0.2]).sentence
+    assert "overall it is better by the interval, but not by the corrected test (Holm p = 0.10): score difference" in leaning
+    assert "it is worse by the interval, but" in told(contrast(-0.2, p_holm=0.1), scores=[1.1, 0.2]).sentence
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_baselines_are_sorted_by_what_is_decided():
     rows += [contrast(0.2, p_holm=0.4, against="lion K=15"), contrast(0.0, against="adam K=15")]
     assert told(*rows).details[0] == (
         "By score it is better than sgd K=15 (+0.20); worse than adamw K=15 (-0.20) and nadam K=15 (-0.30); "
-        "not clearly different from lion K=15 (+0.20) and adam K=15 (0.00)."
+        "better by the interval alone than lion K=15 (+0.20); not clearly different from adam K=15 (0.00)."
     )
 
 
@@ -104,7 +104,15 @@ def test_speed_is_told_by_its_interval(value, width, word):
     assert any("3 of 10 runs were better than the reference ever gets" in detail for detail in cut)
 
 
+def test_a_learner_that_goes_nowhere_has_no_speed():
+    summary = made.small().summary.assign(**made.interval("speed_up", 0.0, 0.0))
+    found = told(summary=summary).details
+    assert "Speed-up 0.00 [0.00, 0.00]: the middle half of its runs failed, or ended no lower than it began." in found
+
+
 def test_failures_are_counted():
+    ruined = told(summary=made.small().summary.assign(failures=10)).details
+    assert ruined[-1] == "All of its 10 runs failed."
     found = verdicts(made.plain())
     assert found[0].details[-1] == "None of its 40 runs failed."
     assert found[2].details[-1] == "6 of 40 runs failed."
