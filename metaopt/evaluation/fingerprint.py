@@ -53,7 +53,7 @@ def fingerprint(learner: Learner, theta: Mapping[str, Tensor], *runner: str) -> 
     """
     modules = set(runner)
     try:
-        content = _describe([learner, dict(theta)], modules, ())
+        content = _describe([learner, dict(sorted(theta.items()))], modules, ())  # safetensors hands tensors over in any order
         code = _source_digest(modules)
     except _Unknown as reason:
         _log.info("runs of %s are not kept: %s", type(learner).__name__, reason)

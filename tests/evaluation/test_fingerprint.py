@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import subprocess
 import sys
 import textwrap
 import threading
@@ -13,6 +14,7 @@ import torch
 
 from metaopt import learners
 from metaopt.evaluation import fingerprint as module
+from metaopt.evaluation.candidates import resolve
 from metaopt.evaluation.fingerprint import fingerprint
 from metaopt.learners import SCHEDULES, GradientLearner
 from metaopt.learners.update_rules import ClassicRule
@@ -91,6 +93,22 @@ def test_theta_options_schedule_and_class_count():
     ]
     assert None not in others
     assert len({base, *others}) == len(others) + 1
+
+
+def test_meta_parameters_count_by_name_and_not_by_their_order():
+    one, other = {"a": torch.ones(2), "b": torch.zeros(2)}, {"b": torch.zeros(2), "a": torch.ones(2)}
+    assert fingerprint(ADAM, one) == fingerprint(ADAM, other)
+    assert fingerprint(ADAM, one) != fingerprint(ADAM, {"a": torch.zeros(2), "b": torch.ones(2)})
+
+
+def test_an_artifact_has_one_fingerprint_in_every_process():
+    code = (
+        "from metaopt.evaluation.candidates import resolve; from metaopt.evaluation.fingerprint import fingerprint;"
+        "one, = resolve('celo2-base'); print(fingerprint(one.learner, one.theta))"
+    )
+    found = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    (one,) = resolve("celo2-base")
+    assert {text.strip() for text in found} == {fingerprint(one.learner, one.theta)}
 
 
 def test_bfloat16_and_half_are_read(own):
