@@ -33,7 +33,7 @@ PINNED = {
     "batch_size": "a74a6c7b1d4d1570",
     "data_set": "fd567112faed1247",
     "depth": "07782b66a6acb56e",
-    "far": "65a79018e88b2269",
+    "far": "c8d5b825ab80df58",
     "gradient_noise": "2e1eedad074ef3db",
     "horizon": "b2828683765d8fdc",
     "init_scale": "b9c75ddf5a010dc5",
