@@ -107,8 +107,8 @@ class Results:
             tuning seeds, interquartile mean over tasks (one trial is the mean trial, not the default); `score` of the trial that was
             chosen, on evaluation seeds (NaN where no line has so many trials).
         levels: on a suite with an axis, one row a level of every learner, and of every baseline at the smallest and largest number of
-            trials. `factor` (multiple of home, NaN without an order), `inside_support`, `score` and `retention` (score over that at
-            home, NaN where that is not positive), intervals.
+            trials. `factor` (multiple of home, NaN without an order), `inside_support` (True where all base tasks are inside), `score`
+            and `retention` (score over that at home, NaN where that is not positive), intervals.
         branches: where levels have factors, one row a line and `direction` (`up`, `down`). Intervals: `s50` (first shift with less than
             half of the score at home; `inf` if there is none), `slope` of the retention a doubling, `area` (mean score over log shift);
             `falls_throughout`.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metaopt.evaluation import gather
+from metaopt.evaluation.results import records
 
 from .synthetic import BEST, World, ending, line, still
 
@@ -50,6 +51,7 @@ def test_branches_have_the_break_point_of_the_curve(results):
     assert up.area == pytest.approx((0.875 + 0.5) / 2)
     assert up.falls_throughout
     assert (down.s50, down.slope) == (math.inf, pytest.approx(0.0, abs=1e-9))
+    assert records(results.branches)[1]["s50"] == "inf"
 
 
 def test_the_reference_itself_keeps_all_and_a_still_learner_has_nothing_to_keep(results):
