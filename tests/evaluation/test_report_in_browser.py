@@ -106,13 +106,16 @@ def test_links_lead_to_sections(browser, pages):
     assert browser.evaluate("document.querySelectorAll('nav a').length") >= 10
 
 
-def test_paper_shows_what_was_folded_away(browser, pages):
-    browser.open(pages["plain"], WIDE)
-    hidden = "document.querySelector('details:not([open]) .wide').getBoundingClientRect().height"
-    before = browser.evaluate(hidden)
+@pytest.mark.parametrize("name", ["plain", "ordered"])
+def test_paper_holds_everything(browser, pages, name):
+    browser.open(pages[name], 760)
     browser.call("Emulation.setEmulatedMedia", media="print")
     try:
-        assert before == 0 or browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
-        assert browser.evaluate(hidden) > 50
+        assert browser.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+        assert browser.evaluate("document.querySelector('details:not([open]) .wide').getBoundingClientRect().height") > 50, (
+            "nothing is folded"
+        )
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 760
+        assert browser.evaluate(CUT_OFF.replace("&& !one.closest('.wide table')", "")) == []
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")

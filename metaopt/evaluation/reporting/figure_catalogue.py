@@ -47,13 +47,11 @@ def catalogue(results: Results) -> Mapping[str, Drawable]:
     for measure, caption in _HEADLINES.items():
         add(measure, caption, partial(headline_figure, results.summary, lines, (measure,)))
     if len(results.levels):
-        axis = axis_name(results)
+        axis, words = axis_name(results), _words(results)
         for measure, caption in _LEVELS.items():
             if results.levels[measure].notna().any():
                 add(
-                    f"axis-{measure}",
-                    caption.format(axis=axis),
-                    partial(axis_figure, measure, axis, results.levels, results.branches, lines),
+                    f"axis-{measure}", caption.format(**words), partial(axis_figure, measure, axis, results.levels, results.branches, lines)
                 )
     if len(results.tasks):
         order = [task for task in results.curves if (results.tasks.task == task).any()]
@@ -74,6 +72,15 @@ def curves_name(task: str) -> str:
     return "curves-" + quote(task, safe="@+=, ")
 
 
+def _words(results: Results) -> dict[str, str]:
+    """Return what captions of an axis say of it."""
+    axis = results.provenance.get("axis")
+    words = {"axis": axis_name(results), "home": f" ({axis['home']})" if isinstance(axis, Mapping) and "home" in axis else ""}
+    if not len(results.branches):
+        return {**words, "shaded": "", "stars": ""}
+    return {**words, "shaded": "; shaded: every learner that says so was", "stars": "; stars: where a learner falls below one half of it"}
+
+
 def _task_curves(task: str, curves: TaskCurves, lines: Sequence[Line], formats: Sequence[str]) -> dict[str, bytes]:
     return curve_figure(task, drawn_curves(lines, curves.learners, curves.baselines), formats)
 
@@ -84,10 +91,10 @@ _HEADLINES = {
 }
 _LEVELS = {
     "score": (
-        "Score along {axis}. Filled marks: the learner was trained for this level, open: it was not, grey: unknown; shaded: all learners "
-        "that say so were. Paler baselines have one trial."
+        "Score along {axis}. Filled marks: the learner was trained for this level, open: it was not, grey: unknown{shaded}. Baselines are "
+        "paler at their smallest number of trials."
     ),
-    "retention": "Retention along {axis}: the score over that at home. Stars: where a learner falls below one half.",
+    "retention": "Retention along {axis}: the score over that at home{home}{stars}.",
 }
 _PROFILES = {
     "score_profile": "Score profile: share of runs above each score, with pointwise 95 % intervals",

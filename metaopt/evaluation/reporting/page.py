@@ -54,19 +54,17 @@ def _section(section: Section, pictures: Mapping[str, Picture]) -> Iterator[str]
     yield f'<section id="{_anchor(section)}"><h2>{html.escape(section.heading)}</h2>'
     if section.folded:
         yield f"<details><summary>Show {len(section.figures) or len(section.pairs)} {'figures' if section.figures else 'entries'}</summary>"
-    beside = len(section.figures) == 1 and bool(section.tables)
+    first, others = section.tables[:1], section.tables[1:]
+    beside = len(section.figures) == 1 and bool(first)  # where there is room, a single figure and the main table stand side by side
     if beside:
         yield '<div class="beside">'
     if section.figures:
         yield '<div class="figures">'
         yield from (_figure(pictures[name], captioned=section.captioned) for name in section.figures)
         yield "</div>"
-    if section.tables:
-        yield "<div>"
-        yield from map(_table, section.tables)
-        yield "</div>"
     if beside:
-        yield "</div>"
+        yield f"<div>{_table(first[0])}</div></div>"
+    yield from map(_table, others if beside else section.tables)
     if section.items:
         yield "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in section.items) + "</ul>"
     if section.pairs:
@@ -102,7 +100,7 @@ def _cell(text: str) -> str:
 
 def _breakable(text: str) -> str:
     """Return escaped text; a long name may break behind its joints, and K stays with its number of trials."""
-    pieces = re.sub(r"(?<=\w)([_@/=])(?=\w\w\w)", "\\1\x00", text)
+    pieces = re.sub(r"(?<=\S)([_@/=])(?=\S\S\S)", "\\1\x00", text)
     return html.escape(pieces).replace("\x00", "<wbr>")
 
 

@@ -1,6 +1,6 @@
 """The tables of a report as text, from the tables of its results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -133,20 +133,21 @@ def level_tables(results: Results) -> list[Table]:
     levels = results.levels.to_dict("records")
     names, lines = list(dict.fromkeys(results.levels.level)), list(dict.fromkeys(line_name(row) for row in levels))
     found: dict[tuple[str, Any], Mapping[str, Any]] = {(line_name(row), row["level"]): row for row in levels}
-    learners = [name for name in lines if found[name, names[0]]["kind"] == "learner"]
+    learners = {line_name(row) for row in levels if row["kind"] == "learner"}
     strong = frozenset(i for i, line in enumerate(lines) if line in learners)
-    tables = [
-        Table(
-            ("line", *map(str, names)),
-            [(line, *(interval(found[line, name], measure) for name in names)) for line in lines],
-            strong,
-            caption,
-            folded=measure == "retention",
-        )
-        for measure, caption in (("score", "Score at each level"), ("retention", "Retention: the score over that at home"))
+
+    def cells(line: str, told_of: Callable[[Mapping[str, Any]], str]) -> list[str]:
+        return [line, *(told_of(found[line, name]) if (line, name) in found else NOTHING for name in names)]
+
+    columns = ("line", *map(str, names))
+    score = [cells(line, lambda row: interval(row, "score")) for line in lines]
+    kept = [cells(line, lambda row: interval(row, "retention")) for line in lines]
+    inside = [cells(line, lambda row: told(row["inside_support"])) for line in lines if line in learners]
+    return [
+        Table(columns, score, strong, "Score at each level"),
+        Table(columns, kept, strong, "Retention: the score over that at home", folded=True),
+        Table(columns, inside, caption="Trained for this level?"),
     ]
-    inside = [(line, *(told(found[line, name]["inside_support"]) for name in names)) for line in learners]
-    return [*tables, Table(("learner", *map(str, names)), inside, caption="Trained for this level?")]
 
 
 def branch_table(branches: pd.DataFrame) -> Table:

@@ -109,12 +109,19 @@ def test_levels_tell_score_retention_and_support():
     score, kept, inside = tables.level_tables(made.ordered())
     assert score.columns == ("line", "x0.25", "x0.5", "x1", "x2", "x4", "x16")
     assert len(score.rows) == 11, "baselines at their smallest and largest number of trials"
-    assert kept.rows[1][1:] == ("-",) * 6
-    assert [row[1:] for row in inside.rows] == [
-        ("no", "yes", "yes", "yes", "no", "no"),
-        ("yes", "yes", "yes", "no", "no", "no"),
-        ("-",) * 6,
-    ]
+    assert kept.rows[1][1:] == ["-"] * 6
+    support = [["no", "yes", "yes", "yes", "no", "no"], ["yes", "yes", "yes", "no", "no", "no"], ["-"] * 6]
+    assert [row[1:] for row in inside.rows] == support
+
+
+def test_a_level_that_a_line_did_not_run_at_is_empty():
+    results = made.ordered()
+    fewer = results.levels[(results.levels.learner != "celo2-base") | (results.levels.level != "x0.25")]
+    score, kept, inside = tables.level_tables(replace(results, levels=fewer))
+    (mine,) = [row for row in score.rows if row[0] == "celo2-base"]
+    assert mine[score.columns.index("x0.25")] == NOTHING
+    assert len(kept.rows) == len(score.rows) == 11
+    assert len(inside.rows) == 3
 
 
 def test_break_points_may_be_infinite_or_undefined():
