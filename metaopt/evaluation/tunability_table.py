@@ -17,7 +17,8 @@ def tunability_table(tuned: Mapping[str, Sequence[Tuned]], summary: pd.DataFrame
     """Return the table `tunability`.
 
     Args:
-        tuned: task -> its tuned baselines, the same on every task; the largest design is in the table where every task has recorded it.
+        tuned: task -> its tuned baselines, the same on every task; the largest design is in the table where every task has recorded it,
+            and changes no other row.
         summary: the headline, from which the scores are.
     """
     finals: dict[str, list[np.ndarray]] = {}
@@ -30,7 +31,7 @@ def tunability_table(tuned: Mapping[str, Sequence[Tuned]], summary: pd.DataFrame
         {
             "baseline": name,
             "trials": trials,
-            "expected_loss": float(interquartile_mean(np.array([float(expected_best(one, one, trials)) for one in losses])[None, :, None])),
+            "expected_loss": _expected_loss([one if trials > max(TRIALS) else one[: max(TRIALS)] for one in losses], trials),
             "score": scores.get((name, trials), float("nan")),
         }
         for name, losses in finals.items()
@@ -38,3 +39,8 @@ def tunability_table(tuned: Mapping[str, Sequence[Tuned]], summary: pd.DataFrame
         if trials in TRIALS or min(map(len, losses)) >= trials
     ]
     return make_table("tunability", rows)
+
+
+def _expected_loss(finals: Sequence[np.ndarray], trials: int) -> float:
+    """Return the interquartile mean over tasks of the expected best of some trials."""
+    return float(interquartile_mean(np.array([float(expected_best(one, one, trials)) for one in finals])[None, :, None]))

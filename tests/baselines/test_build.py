@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import shutil
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 
 from metaopt import baselines, tasks
 from metaopt.baselines import CurveKey, Store, envelope_key, evaluation_key, store, tune, tuning_keys
@@ -58,6 +60,23 @@ def test_a_build_holds_what_an_evaluation_needs(built, tmp_path):
         assert set(files(folder)) >= set(before)
     added = set(files(folder)) - set(before)
     assert not added, "only evaluations of other sets of baselines need other references"
+
+
+def test_a_hundred_recorded_trials_add_a_row_on_tunability_and_change_no_other_number(built, tmp_path):
+    usual, many = built[0], tmp_path / "many"
+    shutil.copytree(usual, many)
+    chosen, path = [baselines.get(name) for name in ("sgd", "adamw")], suite(tmp_path / "small.yaml")
+    more = build(SPECS, chosen, Store((many,)), trials=100)
+    assert more.computed == 3 * len(SPECS) * len(chosen), "blocks of at most thirty further trials, and nothing that they chose"
+    reports = [
+        evaluate("sgd", path, ["sgd", "adamw"], out=tmp_path / f"report-{folder.name}", store=Store((folder,))) for folder in (usual, many)
+    ]
+    for name in ("scores", "summary", "tasks", "targets", "contrasts", "score_profile", "time_profile"):
+        assert_frame_equal(*(getattr(report, name) for report in reports))
+    before, after = (report.tunability for report in reports)
+    assert set(after.trials) == {*baselines.TRIALS, 100}
+    kept = after[after.trials <= max(baselines.TRIALS)].reset_index(drop=True)
+    assert_frame_equal(kept, before)
 
 
 def test_everything_tried_is_there(built):

@@ -39,20 +39,23 @@ def test_contrasts_are_paired_by_seed_and_corrected_as_a_family():
     first = table.iloc[0]
     assert (first.difference, first.difference_low, first.difference_high) == pytest.approx((0.05,) * 3)
     assert first.improvement == pytest.approx(0.6)
-    assert table.p_value.tolist()[2:] == pytest.approx([2 / 252] * 2), "every run of one side below every run of the other"
+    assert table.p_value.tolist()[2:] == pytest.approx([1e-4] * 2), "every run of one side below every run of the other"
     assert table.p_holm.tolist() == list(holm(dict(enumerate(table.p_value))).values())
-    assert table.p_holm[2] == pytest.approx(4 * 2 / 252)
+    assert table.p_holm[2] == pytest.approx(4e-4)
 
 
 def test_contrasts_of_nobody_are_an_empty_table():
     assert contrast_table(board({BASE: 0.5}), [], {"sgd K=15": BASE}).empty
 
 
-@pytest.mark.parametrize(("seeds", "contrasts", "said"), [(5, 6, False), (5, 7, True), (3, 1, True), (10, 100, False), (1, 1, True)])
-def test_a_family_that_no_p_value_can_pass_is_named(seeds, contrasts, said):
-    found = smallest_p(board({MINE: 0.5}, seeds), [MINE], contrasts)
+@pytest.mark.parametrize(
+    ("seeds", "tasks", "contrasts", "said"),
+    [(5, 1, 6, False), (5, 1, 7, True), (3, 1, 1, True), (3, 2, 10, False), (1, 2, 1, True), (1, 8, 6, False), (5, 8, 100, False)],
+)
+def test_a_family_that_no_p_value_can_pass_is_named(seeds, tasks, contrasts, said):
+    found = smallest_p(board({MINE: 0.5}, seeds, tasks), [MINE], contrasts)
     assert bool(found) == said
-    assert all(f"with {seeds} seeds a side the smallest p-value is" in note for note in found)
+    assert all("the smallest p-value that so few runs can give is" in note for note in found)
 
 
 def tuned(name, finals, at=9):
@@ -67,12 +70,15 @@ def headline(**scores):
 
 
 def test_tunability_is_the_expected_best_of_so_many_trials():
-    grid = tuple((np.arange(100) + 0.5) / 100)
+    """Of losses spread evenly over [0, 1]: the first fifteen trials decide the budgets of a report, all hundred the last row."""
+    grid = (*((np.arange(15) + 0.5) / 15), *((np.arange(85) + 0.5) / 85))
     made = {"b": [tuned("sgd", grid), tuned("adamw", (0.5,) * 15)], "a": [tuned("sgd", grid), tuned("adamw", (0.3,) * 15)]}
     table = tunability_table(made, headline(sgd={1: 0.1, 5: 0.5, 15: 0.9}, adamw={1: 0.2, 5: 0.6, 15: 1.0}))
     assert table.baseline.tolist() == ["sgd"] * 4 + ["adamw"] * 3
     assert table.trials.tolist() == [1, 5, 15, 100, 1, 5, 15]
-    assert table.expected_loss[:4].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 16, 1 / 101], abs=0.005), "1 / (K + 1) of uniform losses"
+    of_fifteen = [(0.5 + sum((i / 15) ** k for i in range(1, 15))) / 15 for k in (1, 5, 15)]  # losses above i / 15: all k draws among them
+    assert table.expected_loss[:3].tolist() == pytest.approx(of_fifteen)
+    assert table.expected_loss[3] == pytest.approx(1 / 101, abs=0.005), "1 / (K + 1) of uniform losses"
     assert table.expected_loss[4:].tolist() == pytest.approx([0.4] * 3)
     assert table.score[:3].tolist() == [0.1, 0.5, 0.9]
     assert np.isnan(table.score[3])
