@@ -8,7 +8,7 @@ Source: Agarwal et al., 2021, "Deep reinforcement learning at the edge of the st
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ __all__ = ["holm", "paired_difference", "permutation_p_value", "probability_of_i
 
 # All relabellings of 10 against 10 units are 184,756; more than so many are sampled instead.
 EXACT_RELABELLINGS = 200_000
-SAMPLED_RELABELLINGS = 50_000
+SAMPLED_RELABELLINGS = 10_000
 _ROUNDING = 1e-12  # equal statistics may differ by so much when their terms are added in another order
 
 Array = NDArray[np.float64]
@@ -66,39 +66,31 @@ def paired_difference(
     return bootstrap([candidate, reference], difference, generator, resamples, confidence, new_tasks=new_tasks)
 
 
-def permutation_p_value(candidate: ScoreCube, reference: ScoreCube, generator: np.random.Generator, *, paired: bool = False) -> float:
+def permutation_p_value(candidate: ScoreCube, reference: ScoreCube, generator: np.random.Generator) -> float:
     """Return the two-sided permutation p-value of "the probability of improvement is 0.5".
 
-    The units that are relabelled are meta-seeds, with all their tasks and inner seeds. If a side has only one, they are inner seeds (with
-    their tasks and meta-seeds), and the claim is about these meta-trainings, not about new ones.
+    What is relabelled are meta-seeds, each with all of its tasks and inner seeds. If a side has only one, runs are relabelled inside each
+    task, independently of other tasks: inner seeds of two tasks have nothing in common. The claim is then about these meta-trainings and
+    these tasks, not about new ones.
 
     Args:
         candidate, reference: cubes of the same tasks.
-        generator: consumed only if there are more than 200,000 relabellings, of which 50,000 are then drawn.
-        paired: swap only within pairs of units of the same seed. Right for inner seeds, which both sides share, but 5 pairs cannot give
-            less than 0.0625; without it, units that share a seed make the test conservative.
+        generator: consumed only if there are more than 200,000 relabellings, of which 10,000 are then drawn.
 
     Returns:
-        p in (0, 1]: the share of relabellings whose probability of improvement is at least as far from 0.5. With n units a side the
-        smallest is 0.100, 0.029, 0.0079 for n = 3, 4, 5 (unpaired).
+        p in (0, 1]: the share of relabellings whose probability of improvement is at least as far from 0.5. With n meta-seeds a side, or
+        n runs of one task, the smallest is 0.100, 0.029, 0.0079 for n = 3, 4, 5; where relabellings are drawn it is 0.0001.
 
     Raises:
-        ValueError: the tasks differ, or the units of a paired test do.
+        ValueError: the tasks differ.
     """
     if candidate.tasks != reference.tasks:
         raise ValueError("candidate and reference must share their tasks")
-    by_meta_seed = min(len(candidate.meta_seeds), len(reference.meta_seeds)) > 1
-    # Units lead: [units, runs of a unit, tasks].
-    order = (0, 2, 1) if by_meta_seed else (2, 0, 1)
-    left, right = candidate.values.transpose(order), reference.values.transpose(order)
-    labels = [(cube.meta_seeds if by_meta_seed else cube.seeds) for cube in (candidate, reference)]
-    if paired and labels[0] != labels[1]:
-        raise ValueError(f"a paired test needs the same units on both sides, got {labels[0]} and {labels[1]}")
-    wins = _wins(left, right)
-    chosen_PU = _swaps(len(left), generator) if paired else _splits(len(left), len(right), generator)
-    # The first relabelling is the observed one. Mean win of the chosen units over the others:
-    odds_P = np.einsum("pu,pu->p", chosen_PU @ wins, 1.0 - chosen_PU) / (len(left) * len(right))
-    distance_P = np.abs(odds_P - 0.5)
+    if min(len(candidate.meta_seeds), len(reference.meta_seeds)) > 1:
+        strata = [(candidate.values.transpose(0, 2, 1), reference.values.transpose(0, 2, 1))]
+    else:
+        strata = [(candidate.values[:, j].reshape(-1, 1, 1), reference.values[:, j].reshape(-1, 1, 1)) for j in range(len(candidate.tasks))]
+    distance_P = np.abs(_relabelled_odds(strata, generator) - 0.5)  # the first relabelling is the observed one
     return float(np.mean(distance_P >= distance_P[0] - _ROUNDING))
 
 
@@ -118,6 +110,24 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
+def _relabelled_odds(strata: Sequence[tuple[Array, Array]], generator: np.random.Generator) -> Array:
+    """Return the mean over strata of the probability of improvement under relabellings inside each of them [P], the observed one first.
+
+    Args:
+        strata: units of either side [units, runs of a unit, tasks].
+        generator: see `permutation_p_value`.
+    """
+    sizes = [(len(left), len(right)) for left, right in strata]
+    exact = math.prod(math.comb(left + right, left) for left, right in sizes) <= EXACT_RELABELLINGS
+    total = np.zeros(1 if exact else SAMPLED_RELABELLINGS)
+    for (left, right), size in zip(strata, sizes, strict=True):
+        wins, chosen_PU = _wins(left, right), _all_splits(*size) if exact else _drawn_splits(*size, generator)
+        # Mean win of the chosen units over the others.
+        odds_P = np.einsum("pu,pu->p", chosen_PU @ wins, 1.0 - chosen_PU) / math.prod(size)
+        total = np.add.outer(total, odds_P).ravel() if exact else total + odds_P
+    return total / len(strata)
+
+
 def _wins(left: Array, right: Array) -> Array:
     """Return the mean over tasks of P(a > b) + P(a = b) / 2 for all units a, b of both sides together: [U, U]."""
     units = [*left, *right]  # arrays [runs, J]
@@ -128,24 +138,19 @@ def _wins(left: Array, right: Array) -> Array:
     return wins
 
 
-def _splits(left: int, right: int, generator: np.random.Generator) -> Array:
+def _all_splits(left: int, right: int) -> Array:
     """Return which units the candidate gets in every split of the pool [P, U]; the first split is the observed one."""
-    units = left + right
-    if math.comb(units, left) <= EXACT_RELABELLINGS:
-        chosen = np.array(list(itertools.combinations(range(units), left)))
-    else:
-        chosen = generator.permuted(np.tile(np.arange(units), (SAMPLED_RELABELLINGS, 1)), axis=1)[:, :left]
-        chosen[0] = np.arange(left)
+    return _marked(np.array(list(itertools.combinations(range(left + right), left))), left + right)
+
+
+def _drawn_splits(left: int, right: int, generator: np.random.Generator) -> Array:
+    """Return the same for splits that are drawn, after the observed one."""
+    chosen = generator.permuted(np.tile(np.arange(left + right), (SAMPLED_RELABELLINGS, 1)), axis=1)[:, :left]
+    chosen[0] = np.arange(left)
+    return _marked(chosen, left + right)
+
+
+def _marked(chosen: NDArray[np.int64], units: int) -> Array:
     chosen_PU = np.zeros((len(chosen), units))
     np.put_along_axis(chosen_PU, chosen, 1.0, axis=1)
     return chosen_PU
-
-
-def _swaps(pairs: int, generator: np.random.Generator) -> Array:
-    """Return which units the candidate gets in every swapping of pairs [P, 2 pairs]; the first is the observed one."""
-    if 2**pairs <= EXACT_RELABELLINGS:
-        swapped = np.array(list(itertools.product((0.0, 1.0), repeat=pairs)))
-    else:
-        swapped = generator.integers(2, size=(SAMPLED_RELABELLINGS, pairs)).astype(np.float64)
-        swapped[0] = 0.0
-    return np.concatenate([1.0 - swapped, swapped], axis=1)

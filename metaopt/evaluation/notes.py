@@ -92,14 +92,16 @@ def saturation(summary: pd.DataFrame) -> list[str]:
 
 
 def smallest_p(board: Board, learners: Sequence[Line], contrasts: int) -> list[str]:
-    """Return a note if no contrast can be significant at 5 %, because so few seeds are relabelled and so many contrasts are planned."""
-    seeds = [len(board.cube(line, "score").seeds) for line in learners]
-    smallest = min((min(1.0, 2.0 / math.comb(2 * count, count)) for count in seeds), default=0.0)
+    """Return a note if no contrast can be significant at 5 %, because so few runs are relabelled and so many contrasts are planned."""
+    cubes = [board.cube(line, "score") for line in learners]
+    # Baselines have one meta-seed: the runs of each task are relabelled, and either of two relabellings is the farthest.
+    ways = [math.comb(cube.values[:, 0].size + len(cube.seeds), len(cube.seeds)) ** len(cube.tasks) for cube in cubes]
+    smallest = max((min(1.0, 2.0 / count) for count in ways), default=0.0)
     if contrasts * smallest <= _SIGNIFICANT:
         return []
     return [
-        f"with {max(seeds)} seeds a side the smallest p-value is {smallest:.2g}, and {min(1.0, contrasts * smallest):.2g} corrected for "
-        f"{contrasts} contrasts: none can be significant at 5 %, which takes more seeds or fewer contrasts"
+        f"the smallest p-value that so few runs can give is {smallest:.2g}, and {min(1.0, contrasts * smallest):.2g} corrected for "
+        f"{contrasts} contrasts: none can be significant at 5 %, which takes more seeds, more tasks or fewer contrasts"
     ]
 
 
