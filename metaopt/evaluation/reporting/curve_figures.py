@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["band_table", "curve_figure", "drawn_curves"]
 
+_HEADROOM = 1.4  # what rises higher, in units of the first loss, leaves the figure
 _KINDS = {"heldout": "held-out loss", "train": "training loss"}
 
 
@@ -53,13 +54,14 @@ def _scale(axes: "Axes", values: Sequence[np.ndarray]) -> None:
     """Choose a scale that shows both a loss near 1 and one near its floor; what lies far above the start is cut off."""
     with np.errstate(invalid="ignore"):
         medians = [np.median(one, axis=1) for one in values]
-    finite = np.concatenate([one[np.isfinite(one)] for one in medians]) if medians else np.empty(0)
-    if finite.size == 0:
+    finite = [one[np.isfinite(one)] for one in (*medians, *values)]
+    if sum(map(len, finite)) == 0:
         return
-    floor, first = float(finite.min()), float(np.median([one[0] for one in medians]))
-    ceiling = float(finite.max())
-    if np.isfinite(first) and ceiling > 2.0 * max(first, 0.0) + 0.5:
-        axes.set_ylim(top=1.5 * max(first, 0.0) + 0.5)
+    floor = min((one.min() for one in finite[: len(medians)] if len(one)), default=1.0)
+    ceiling = max(one.max() for one in finite if len(one))
+    first = float(np.median([one[0] for one in medians]))
+    if first > 0.0 and ceiling > _HEADROOM * first:
+        axes.set_ylim(top=_HEADROOM * first)
     if floor <= 0.0:  # a noisy objective may fall below its own minimum
         axes.set_yscale("symlog", linthresh=1e-2)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

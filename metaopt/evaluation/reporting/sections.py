@@ -114,9 +114,8 @@ def _clock(timings: Mapping[str, Any]) -> list[str]:
     """Return on what the times were taken."""
     found = []
     if "seconds" in timings and "workers" in timings:
-        found.append(
-            f"The evaluation took {timings['seconds']:.0f} s with {timings['workers']} workers; stored baseline curves cost nothing."
-        )
+        where = f"on {timings['workers']} workers" if timings["workers"] else "in one process"
+        found.append(f"The evaluation took {timings['seconds']:.0f} s {where}; stored curves cost nothing.")
     if load := timings.get("load_average"):
         found.append(
             f"Load average while steps were timed: {', '.join(f'{one:.2f}' for one in load)}. On a busy machine trust ratios only."

@@ -100,8 +100,10 @@ def test_what_was_not_drawn_timed_or_noted_has_no_section():
 
 def test_the_cost_says_how_it_was_measured():
     (cost,) = [section for section in document(made.small(), made.TIMINGS, ()).sections if section.heading == "Cost"]
-    assert "71 s with 2 workers" in cost.items[0]
+    assert "71 s on 2 workers" in cost.items[0]
     assert "0.50, 0.40, 0.30" in cost.items[1]
+    (alone,) = [one for one in document(made.small(), {**made.TIMINGS, "workers": 0}, ()).sections if one.heading == "Cost"]
+    assert "71 s in one process" in alone.items[0]
 
 
 def test_an_axis_explains_its_words():
