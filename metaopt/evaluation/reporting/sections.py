@@ -23,7 +23,7 @@ _HOW = (
     "A failed run (diverged, or worse at the end than at the start) counts with the worst loss, score 0 and speed-up 0; none is dropped.",
     "Of each baseline, K choices of rate, weight decay and decays were tried on other seeds and the best kept. Learners were not tuned.",
     "Better and worse are said where the interval of the difference excludes 0 and p, corrected after Holm over all contrasts, is at most "
-    "0.05. By the interval: it excludes 0, but p is larger, which with few seeds it always is.",
+    "0.05. By the interval: it excludes 0, but p is larger, as it has to be with few meta-seeds.",
 )
 _AXIS_HOW = (
     "Retention: score at a level over the score at home, the level of meta-training. s50: the factor at which it falls below one half, inf "

@@ -1,7 +1,7 @@
 """What the numbers say about each learner, in sentences that follow fixed rules.
 
-A difference counts as decided if its 95 % interval excludes 0 and its p-value, corrected for all contrasts, is at most 0.05. With few seeds
-no p-value can be so small, whatever the learner does: where only the interval decides, the sentence says so.
+A difference counts as decided if its 95 % interval excludes 0 and its p-value, corrected for all contrasts, is at most 0.05. With few
+meta-seeds no p-value can be so small, whatever the learner does: where only the interval decides, the sentence says so.
 """
 
 from collections.abc import Mapping, Sequence
