@@ -1,23 +1,23 @@
 """Does a learner still work on what it never met? Suites, scores, statistics and the report."""
 
-from metaopt.evaluation.algoperf import algoperf_score, geometric_mean_speed_up, performance_ratios, reference_fixed_score
 from metaopt.evaluation.candidates import Candidate
-from metaopt.evaluation.degradation import Branch, DegradationCurve, Level, degradation_curve
 from metaopt.evaluation.evaluate import evaluate
-from metaopt.evaluation.gap import generalization_gap
-from metaopt.evaluation.improvement import holm, paired_difference, permutation_p_value, probability_of_improvement
-from metaopt.evaluation.named_axes import AXES, ScoreCube, cube_from_rows
 from metaopt.evaluation.overview import Overview, overview
-from metaopt.evaluation.profiles import score_profile_band, time_profile_band
 from metaopt.evaluation.report import Report
-from metaopt.evaluation.resampling import Band, Interval, bootstrap, bootstrap_band, under_covered
-from metaopt.evaluation.scores import RunScores, failure_rate, final_loss_score, score_runs
-from metaopt.evaluation.speedup import constant_rate_envelope, reference_envelope, speed_up, wall_clock_speed_up
-from metaopt.evaluation.statistics import interquartile_mean, median_of_task_means, optimality_gap, overall_mean, worst_decile
+from metaopt.evaluation.scores.algoperf import algoperf_score, geometric_mean_speed_up, performance_ratios, reference_fixed_score
+from metaopt.evaluation.scores.run_scores import RunScores, failure_rate, final_loss_score, score_runs
+from metaopt.evaluation.scores.speedup import constant_rate_envelope, reference_envelope, speed_up, wall_clock_speed_up
+from metaopt.evaluation.scores.targets import reference_target, study_time, task_times, time_to_target
+from metaopt.evaluation.scores.tunability import Tunability, expected_best, tunability
+from metaopt.evaluation.statistics.aggregates import interquartile_mean, median_of_task_means, optimality_gap, overall_mean, worst_decile
+from metaopt.evaluation.statistics.degradation import Branch, DegradationCurve, Level, degradation_curve
+from metaopt.evaluation.statistics.gap import generalization_gap
+from metaopt.evaluation.statistics.improvement import holm, paired_difference, permutation_p_value, probability_of_improvement
+from metaopt.evaluation.statistics.named_axes import AXES, ScoreCube, cube_from_rows
+from metaopt.evaluation.statistics.profiles import score_profile_band, time_profile_band
+from metaopt.evaluation.statistics.resampling import Band, Interval, bootstrap, bootstrap_band, under_covered
 from metaopt.evaluation.suites import Suite, load_suite, suite_names
 from metaopt.evaluation.sweep import Sweep, evaluate_suites
-from metaopt.evaluation.targets import reference_target, study_time, task_times, time_to_target
-from metaopt.evaluation.tunability import Tunability, expected_best, tunability
 
 __all__ = [
     "AXES",

@@ -8,10 +8,10 @@ import torch
 
 from metaopt.baselines import TRIALS
 from metaopt.evaluation.candidates import Candidate
-from metaopt.evaluation.measure import Measured
-from metaopt.evaluation.speedup import wall_clock_speed_up
-from metaopt.evaluation.statistics import interquartile_mean
-from metaopt.evaluation.step_time import step_seconds
+from metaopt.evaluation.runs.measure import Measured
+from metaopt.evaluation.runs.step_time import step_seconds
+from metaopt.evaluation.scores.speedup import wall_clock_speed_up
+from metaopt.evaluation.statistics.aggregates import interquartile_mean
 from metaopt.evaluation.suites import Suite, SuiteTask
 from metaopt.progress import Progress
 

@@ -13,14 +13,14 @@ from metaopt.devices import resolve_device
 from metaopt.errors import ConfigError
 from metaopt.evaluation.candidates import Candidate, LearnerLike, resolve
 from metaopt.evaluation.cost import time_steps, wall_clock
-from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
-from metaopt.evaluation.learner_runs import THREADS, run_store
-from metaopt.evaluation.measure import measure
 from metaopt.evaluation.provenance import provenance
 from metaopt.evaluation.report import FILES, Report, write_report
-from metaopt.evaluation.rows import ScoredTask
+from metaopt.evaluation.runs.jobs import EvaluationSetup, JobRunner
+from metaopt.evaluation.runs.learner_runs import THREADS, run_store
+from metaopt.evaluation.runs.measure import measure
 from metaopt.evaluation.suites import Suite, load_suite
-from metaopt.evaluation.tabulate import tabulate
+from metaopt.evaluation.tables.rows import ScoredTask
+from metaopt.evaluation.tables.tabulate import tabulate
 from metaopt.progress import Progress
 
 __all__ = ["evaluate"]

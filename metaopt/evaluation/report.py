@@ -21,7 +21,7 @@ from metaopt.evaluation.reporting.page import Picture, html_page
 from metaopt.evaluation.reporting.sections import document
 from metaopt.evaluation.reporting.terminal import terminal_text
 from metaopt.evaluation.reporting.verdict import verdicts
-from metaopt.evaluation.results import COLUMNS, Results, records
+from metaopt.evaluation.tables.results import COLUMNS, Results, records
 
 __all__ = ["FILES", "SCHEMA_VERSION", "Report", "write_report"]
 
@@ -32,7 +32,7 @@ FILES = frozenset({"figures", "rows.jsonl", "timings.json", "report.md", "report
 
 @dataclass(frozen=True)
 class Report:
-    """What `metaopt.evaluate` returns; tables are described in `metaopt.evaluation.results.Results`.
+    """What `metaopt.evaluate` returns; tables are described in `metaopt.evaluation.tables.results.Results`.
 
     Attributes:
         path: folder with the report's files.

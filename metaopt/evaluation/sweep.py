@@ -16,10 +16,10 @@ from metaopt.baselines.code_version import meaningful_source
 from metaopt.devices import resolve_device
 from metaopt.errors import ConfigError, TaskError
 from metaopt.evaluation.candidates import Candidate, LearnerLike, resolve
-from metaopt.evaluation.fingerprint import fingerprint
 from metaopt.evaluation.overview import Overview, overview
 from metaopt.evaluation.report import SCHEMA_VERSION, Report
 from metaopt.evaluation.reporting.files import write_whole
+from metaopt.evaluation.runs.fingerprint import fingerprint
 from metaopt.evaluation.suites import Suite, load_suite, suite_names
 from metaopt.progress import Progress
 from metaopt.tasks.number_shifts import is_shifted

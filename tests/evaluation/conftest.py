@@ -46,5 +46,5 @@ def warm_store(tmp_path_factory):
 def short_blocks():
     """Steps are timed for real, but only for a moment: what a report does with the numbers is tested, not the numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaopt.evaluation.step_time.MIN_BLOCK_S", 0.0)
+        patch.setattr("metaopt.evaluation.runs.step_time.MIN_BLOCK_S", 0.0)
         yield

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from metaopt.evaluation.named_axes import AXES, ScoreCube
+from metaopt.evaluation.statistics.named_axes import AXES, ScoreCube
 
 
 def cube(values, **names):

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from metaopt.baselines import Curves
-from metaopt.evaluation.results import Results, TaskCurves, make_table
+from metaopt.evaluation.tables.results import Results, TaskCurves, make_table
 from metaopt.tasks import get
 
 SPEC = get("quadratic").sample("6x6-minimum", 3, (40, 40))

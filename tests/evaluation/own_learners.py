@@ -10,9 +10,9 @@ from metaopt import baselines, learners, tasks
 from metaopt.baselines import Store
 from metaopt.cluster import LocalPool
 from metaopt.evaluation import Candidate
-from metaopt.evaluation.jobs import EvaluationSetup, JobRunner
-from metaopt.evaluation.learner_runs import groups, learner_jobs
-from metaopt.evaluation.rows import ScoredTask
+from metaopt.evaluation.runs.jobs import EvaluationSetup, JobRunner
+from metaopt.evaluation.runs.learner_runs import groups, learner_jobs
+from metaopt.evaluation.tables.rows import ScoredTask
 from metaopt.learners import GradientLearner
 
 RULE = learners.get("sgd").rule

@@ -7,10 +7,10 @@ import numpy as np
 from metaopt import baselines
 from metaopt.baselines import Curves, Tuned
 from metaopt.evaluation.candidates import Candidate
-from metaopt.evaluation.measure import Measured
-from metaopt.evaluation.rows import Reference, ScoredTask
+from metaopt.evaluation.runs.measure import Measured
 from metaopt.evaluation.suites import Axis, AxisLevel, Suite, SuiteTask
-from metaopt.evaluation.tabulate import tabulate
+from metaopt.evaluation.tables.rows import Reference, ScoredTask
+from metaopt.evaluation.tables.tabulate import tabulate
 from metaopt.learners import get as get_learner
 from metaopt.tasks import get as get_family
 

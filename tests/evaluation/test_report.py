@@ -11,7 +11,7 @@ import pytest
 
 from metaopt.evaluation import report as report_module
 from metaopt.evaluation.report import SCHEMA_VERSION, report_json, write_report
-from metaopt.evaluation.results import COLUMNS, TaskCurves, make_table
+from metaopt.evaluation.tables.results import COLUMNS, TaskCurves, make_table
 from tests.evaluation import made_results as made
 
 FIGURES = ("headline", "score", "speed_up", "tasks", "score_profile", "time_profile", "tunability", "curves-autoencoder")

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaopt.evaluation.late_generalisation import late_generalisation
 from metaopt.evaluation.overview.saved import SavedReport
 from metaopt.evaluation.overview.tables import LINE
 from metaopt.evaluation.reporting.cells import line_name
+from metaopt.evaluation.scores.late_generalisation import late_generalisation
 
 __all__ = ["LATE_FAMILIES", "late_steps"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from metaopt.errors import ConfigError
-from metaopt.evaluation.results import COLUMNS
+from metaopt.evaluation.tables.results import COLUMNS
 
 __all__ = ["SavedReport", "read_report", "read_reports"]
 
@@ -30,7 +30,7 @@ class SavedReport:
         folder: where `report.json` lies.
         provenance: versions, seeds and hashes, as they were written.
         warnings: what stands above its tables.
-        tables: by name, with the columns of `metaopt.evaluation.results.COLUMNS`; undefined numbers are NaN.
+        tables: by name, with the columns of `metaopt.evaluation.tables.results.COLUMNS`; undefined numbers are NaN.
         curves: task -> what is drawn for it, by label.
     """
 

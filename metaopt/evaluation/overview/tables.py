@@ -1,6 +1,6 @@
 """Tables over several reports: headline by suite, far ends of every axis, scores by family.
 
-A line is (learner, kind, trials), as in `metaopt.evaluation.results`; a row of a table over several reports says its suite too.
+A line is (learner, kind, trials), as in `metaopt.evaluation.tables.results`; a row of a table over several reports says its suite too.
 """
 
 from collections.abc import Iterator, Sequence

@@ -20,7 +20,7 @@ from metaopt.evaluation.reporting.canvas import lines_of
 from metaopt.evaluation.reporting.files import write_whole
 from metaopt.evaluation.reporting.markdown import markdown_page
 from metaopt.evaluation.reporting.page import Picture, html_page
-from metaopt.evaluation.results import records
+from metaopt.evaluation.tables.results import records
 
 __all__ = ["SCHEMA_VERSION", "Overview", "combined", "overview"]
 

@@ -11,7 +11,7 @@ from metaopt.evaluation.reporting.curve_figures import curve_figure, drawn_curve
 from metaopt.evaluation.reporting.headline_figures import headline_figure, task_strip, tunability_figure
 from metaopt.evaluation.reporting.profile_figures import profile_figure
 from metaopt.evaluation.reporting.verdict import axis_name
-from metaopt.evaluation.results import Results, TaskCurves
+from metaopt.evaluation.tables.results import Results, TaskCurves
 
 __all__ = ["Drawable", "catalogue", "curves_name"]
 

@@ -8,7 +8,7 @@ from metaopt.evaluation.reporting import tables
 from metaopt.evaluation.reporting.cells import Table
 from metaopt.evaluation.reporting.figure_catalogue import curves_name
 from metaopt.evaluation.reporting.verdict import Verdict, axis_name, verdicts
-from metaopt.evaluation.results import Results
+from metaopt.evaluation.tables.results import Results
 
 __all__ = ["Document", "Section", "document"]
 

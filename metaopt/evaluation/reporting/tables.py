@@ -7,7 +7,7 @@ import pandas as pd
 
 from metaopt.evaluation.reporting.cells import NOTHING, Table, interval, line_name, number, pivot, share, told
 from metaopt.evaluation.reporting.verdict import decision
-from metaopt.evaluation.results import Results
+from metaopt.evaluation.tables.results import Results
 
 __all__ = [
     "branch_table",

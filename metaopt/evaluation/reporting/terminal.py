@@ -5,7 +5,7 @@ import textwrap
 import pandas as pd
 
 from metaopt.evaluation.reporting.verdict import verdicts
-from metaopt.evaluation.results import Results
+from metaopt.evaluation.tables.results import Results
 
 __all__ = ["terminal_text"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metaopt.evaluation.reporting.cells import interval, number
-from metaopt.evaluation.results import Results
+from metaopt.evaluation.tables.results import Results
 
 __all__ = ["ALPHA", "Verdict", "axis_name", "decision", "verdicts"]
 

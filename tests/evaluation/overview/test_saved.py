@@ -7,7 +7,7 @@ import pytest
 
 from metaopt.errors import ConfigError
 from metaopt.evaluation.overview.saved import read_report, read_reports
-from metaopt.evaluation.results import COLUMNS
+from metaopt.evaluation.tables.results import COLUMNS
 
 from .saved_reports import content, ordered, save, unordered
 

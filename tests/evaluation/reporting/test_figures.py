@@ -15,7 +15,7 @@ from metaopt.evaluation.reporting import axis_figures, headline_figures
 from metaopt.evaluation.reporting.canvas import canvas, label, lines_of, most_tuned, picture
 from metaopt.evaluation.reporting.curve_figures import band_table, curve_figure, drawn_curves
 from metaopt.evaluation.reporting.figure_catalogue import catalogue, curves_name
-from metaopt.evaluation.results import make_table
+from metaopt.evaluation.tables.results import make_table
 from tests.evaluation import made_results as made
 
 

@@ -11,7 +11,7 @@ from metaopt.evaluation.reporting.markdown import markdown_page
 from metaopt.evaluation.reporting.page import Picture, html_page
 from metaopt.evaluation.reporting.sections import Document, Section, document
 from metaopt.evaluation.reporting.verdict import Verdict
-from metaopt.evaluation.results import make_table
+from metaopt.evaluation.tables.results import make_table
 from tests.evaluation import made_results as made
 
 SVG = b"""<?xml version="1.0"?>

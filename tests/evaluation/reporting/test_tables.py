@@ -8,7 +8,7 @@ import pytest
 
 from metaopt.evaluation.reporting import tables
 from metaopt.evaluation.reporting.cells import NOTHING, interval, line_name, number, pivot, share, told
-from metaopt.evaluation.results import make_table
+from metaopt.evaluation.tables.results import make_table
 from tests.evaluation import made_results as made
 
 

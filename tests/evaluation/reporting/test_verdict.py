@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metaopt.evaluation.reporting.verdict import axis_name, decision, verdicts
-from metaopt.evaluation.results import make_table
+from metaopt.evaluation.tables.results import make_table
 from tests.evaluation import made_results as made
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaopt import inner, learners, seeds, tasks
-from metaopt.evaluation.late_generalisation import late_generalisation
+from metaopt.evaluation.scores.late_generalisation import late_generalisation
 from metaopt.tasks.task import Task
 
 FAMILY = tasks.get("modular_arithmetic")

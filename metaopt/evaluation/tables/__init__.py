@@ -1,0 +1,1 @@
+"""The tables of a report, from curves and scores, as pure functions."""
