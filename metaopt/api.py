@@ -88,10 +88,11 @@ def evaluate(
     """Return the report of learners on tasks that none of them met, next to tuned baselines.
 
     Args:
-        learners: artifacts (loaded, paths or names), names of baselines, or presets without weights; at least one.
+        learners: artifacts (loaded, paths or names), `NAME=PATH,PATH,...` (several meta-trainings of one method), names of baselines, or
+            presets without weights; at least one.
         suite: name of a bundled suite, or path of a YAML file.
-        baselines: names, None for all.
-        seeds: inner runs a task, >= 1; None for 5.
+        baselines: names; None for those of the suite.
+        seeds: inner runs a task, >= 1; None for the suite's number.
         out: folder of the report's files; None makes `reports/<suite>-<date>-<time>`.
         workers: as for `train`, like `address` and `device`; the results do not depend on it.
         address: see `workers`.

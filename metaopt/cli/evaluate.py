@@ -34,7 +34,10 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Evaluate. LEARNER is an artifact (path or name), a baseline's name, or a preset without weights."""
+    """Evaluate. LEARNER is an artifact (path or name), a baseline's name, or a preset without weights.
+
+    NAME=PATH,PATH,... makes one line of several meta-trainings of one method.
+    """
     names = None if baselines is None else [name.strip() for name in baselines.split(",") if name.strip()]
     with ProgressDisplay(quiet) as progress:
         report = api.evaluate(learners, suite, names, seeds, out, workers, address, device, progress)

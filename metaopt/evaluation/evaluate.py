@@ -15,6 +15,7 @@ from metaopt.evaluation.candidates import Candidate, LearnerLike, resolve
 from metaopt.evaluation.cost import time_steps, wall_clock
 from metaopt.evaluation.provenance import provenance
 from metaopt.evaluation.report import FILES, Report, write_report
+from metaopt.evaluation.reporting.files import TEMPORARY
 from metaopt.evaluation.runs.jobs import EvaluationSetup, JobRunner
 from metaopt.evaluation.runs.learner_runs import THREADS, run_store
 from metaopt.evaluation.runs.measure import measure
@@ -115,5 +116,5 @@ def _report_folder(out: str | os.PathLike[str] | None, suite: str) -> Path:
 
 def _is_foreign(folder: Path) -> bool:
     """Return whether a folder holds something, and neither a report nor what is left of one whose writing was interrupted."""
-    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    return bool(found - FILES) and "report.json" not in found
+    found = {path.name for path in folder.iterdir()}
+    return "report.json" not in found and any(name not in FILES and not name.startswith(TEMPORARY) for name in found)

@@ -4,12 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["TEMPORARY", "write_whole"]
+
+TEMPORARY = ".writing-"  # how names of files begin that are not whole yet
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that whoever reads it meanwhile sees the old content or the new one, and nothing is left of a write that fails."""
-    handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
