@@ -16,7 +16,7 @@ from metaopt.evaluation.statistics.improvement import holm, paired_difference, p
 from metaopt.evaluation.statistics.named_axes import AXES, ScoreCube, cube_from_rows
 from metaopt.evaluation.statistics.profiles import score_profile_band, time_profile_band
 from metaopt.evaluation.statistics.resampling import Band, Interval, bootstrap, bootstrap_band, under_covered
-from metaopt.evaluation.suites import Suite, load_suite, suite_names
+from metaopt.evaluation.suites import Suite, load_suite, register_suite, suite_names
 from metaopt.evaluation.sweep import Sweep, evaluate_suites
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "reference_envelope",
     "reference_fixed_score",
     "reference_target",
+    "register_suite",
     "score_profile_band",
     "score_runs",
     "speed_up",

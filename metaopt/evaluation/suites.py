@@ -5,6 +5,7 @@ that changes what it samples cannot change a suite in silence. A suite with an a
 level at a time.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,15 +15,30 @@ from pathlib import Path
 from metaopt import tasks
 from metaopt.errors import ConfigError, MetaoptError, TaskError
 from metaopt.evaluation.suite_file import SPELLED_AXES, Axis, AxisLevel, Entry, SuiteFile, named, read_suite_file
-from metaopt.names import nearest
+from metaopt.registry import Registry
 from metaopt.tasks import Family, TaskSpec
 
-__all__ = ["Axis", "AxisLevel", "Suite", "SuiteTask", "kinds_of", "load_suite", "pinned_hash", "suite_names"]
+__all__ = ["Axis", "AxisLevel", "Suite", "SuiteTask", "kinds_of", "load_suite", "pinned_hash", "register_suite", "suite_names"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What a kind of learner needs of a family beside gradients. A per-weight network takes the place of the task's model, an in-context learner
 # reads examples one after the other: both predict from a stream.
 _NEEDS = {"update_rule": (), "hypergradient": (), "policy": (), "per_weight": ("stream",), "in_context": ("stream",)}
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    file = Path(path)
+    if not file.is_file() or file.suffix != ".yaml" or not _NAME.fullmatch(file.stem):
+        raise ConfigError(f"suite {str(path)!r} must be a file that is there, with a plain name and .yaml behind it")
+
+
+def _bundled() -> dict[str, Path]:
+    packaged = Path(str(files("metaopt"))) / "configs" / "suites"
+    folder = packaged if packaged.is_dir() else Path(str(files("metaopt"))).parent / "configs" / "suites"  # of a checkout
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+SUITES: Registry[str | os.PathLike[str]] = Registry("suite", "metaopt.suites", _bundled(), _check_file)
 
 
 @dataclass(frozen=True)
@@ -70,9 +86,22 @@ class Suite:
         return {task.name: task.spec for task in self.tasks}
 
 
+def register_suite(path: str | os.PathLike[str]) -> None:
+    """Make a suite's file known by its name without `.yaml`.
+
+    An installed package does the same by an entry point of group `metaopt.suites`, whose object is the path.
+
+    Raises:
+        ConfigError: no such file, no plain name, or the name is taken by another file.
+    """
+    file = Path(path).absolute()
+    if file.stem not in SUITES or Path(SUITES[file.stem]) != file:
+        SUITES.register(file.stem, file)
+
+
 def suite_names() -> tuple[str, ...]:
-    """Return the names of all bundled suites, sorted."""
-    return tuple(sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")}))
+    """Return the names of all bundled suites and those of installed plug-ins, sorted."""
+    return tuple(sorted(SUITES))
 
 
 def load_suite(name_or_path: str) -> Suite:
@@ -82,7 +111,7 @@ def load_suite(name_or_path: str) -> Suite:
         ConfigError: unknown name, or a file that is no suite; the message has the place.
         TaskError: a task that its family does not make (any more), that is not held out, or that is there twice.
     """
-    path = Path(name_or_path) if name_or_path.endswith(".yaml") else _bundled(name_or_path)
+    path = Path(name_or_path) if name_or_path.endswith(".yaml") else Path(SUITES[name_or_path])
     content = read_suite_file(path)
     found: dict[str, SuiteTask] = {}
     for entry in content.entries:
@@ -114,20 +143,6 @@ def pinned_hash(spec: TaskSpec) -> str:
     """
     marks: Mapping[str, str] = getattr(tasks.get(spec.family), "marks", dict)()
     return replace(spec, values={name: value for name, value in spec.values.items() if name not in marks}).hash if marks else spec.hash
-
-
-def _folders() -> tuple[Path, ...]:
-    packaged = Path(str(files("metaopt"))) / "configs" / "suites"
-    checkout = Path(str(files("metaopt"))).parent / "configs" / "suites"
-    return tuple(folder for folder in (packaged, checkout) if folder.is_dir())
-
-
-def _bundled(name: str) -> Path:
-    if _NAME.fullmatch(name):
-        for folder in _folders():
-            if (folder / f"{name}.yaml").is_file():
-                return folder / f"{name}.yaml"
-    raise ConfigError(f"suite {name!r} is unknown{nearest(name, suite_names())}")
 
 
 def _tasks(entry: Entry, content: SuiteFile) -> list[SuiteTask]:

@@ -7,7 +7,7 @@ import pytest
 
 from metaopt import tasks
 from metaopt.errors import ConfigError, TaskError
-from metaopt.evaluation import load_suite, suite_names
+from metaopt.evaluation import load_suite, suite_names, suites
 from metaopt.evaluation.suites import AxisLevel, kinds_of, pinned_hash
 from metaopt.tasks import shift
 
@@ -176,3 +176,17 @@ def test_a_task_that_is_there_twice_is_refused(tmp_path, head) -> None:
     entry = DIGITS if head == SPELLED else f"name: a, {fields('digits_mlp', *NET)}"
     with pytest.raises(TaskError, match=r"suite task 'a.*' is there twice \(.*made.yaml:\d+\)"):
         load_suite(written(tmp_path, head, entry, entry))
+
+
+def test_a_registered_file_has_a_name(tmp_path, small_suite, monkeypatch):
+    monkeypatch.setattr(suites.SUITES, "_entries", dict(suites.SUITES))
+    path = tmp_path / "mine.yaml"
+    path.write_text(Path(small_suite).read_text())
+    suites.register_suite(path)
+    suites.register_suite(path)  # the same one again does nothing
+    assert "mine" in suite_names()
+    assert load_suite("mine").specs == load_suite(str(path)).specs
+    with pytest.raises(ConfigError, match="suite 'quick' is registered already; choose another name"):
+        suites.register_suite(path.rename(tmp_path / "quick.yaml"))
+    with pytest.raises(ConfigError, match="must be a file that is there"):
+        suites.register_suite(tmp_path / "gone.yaml")
