@@ -104,8 +104,8 @@ def final_loss_score(first: Array, final: Array, reference: Array, failed: NDArr
     Args:
         first: loss before the first step, any shape.
         final: loss after the last step, same shape.
-        reference: final loss of the reference, of a shape that broadcasts. Its mean over the seeds of a task keeps the scale of the score
-            from being noise.
+        reference: final loss of the reference, of a shape that broadcasts. Its median over the seeds of a task keeps the scale of the
+            score from being noise, and from being that of a run that failed.
         failed: which runs failed, same shape as `final`; they score 0, the worst, whatever their loss.
 
     Returns:

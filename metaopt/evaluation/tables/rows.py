@@ -116,7 +116,7 @@ def learner_rows(yardstick: Yardstick, labels: RunLabels, curves: Curves) -> lis
     if curves.heldout.shape[1] != len(task.inner_seeds):
         raise ValueError(f"{labels.learner} on {task.name} must have {len(task.inner_seeds)} runs, got {curves.heldout.shape[1]}")
     runs = score_runs(curves.steps, curves.heldout, curves.train, curves.diverged, task.cap)
-    # Losses are shifted so that every run starts at the scale: a run's own start is the zero of its score, the task's mean fall the unit.
+    # Losses are shifted so that every run starts at the scale: a run's own start is the zero of its score, the reference's fall the unit.
     start = np.full(len(runs.reasons), yardstick.scale)
     score = final_loss_score(start, start - (runs.first_loss - runs.final_loss), np.zeros_like(start), runs.failed)
     times = time_to_target(curves.steps, curves.heldout, yardstick.target)

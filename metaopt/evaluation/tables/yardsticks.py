@@ -23,8 +23,9 @@ def make_yardstick(
 ) -> tuple[Yardstick, str | None]:
     """Return what a task's runs are measured with, and what is odd about it, if anything.
 
-    A score of 1 is the mean fall of the reference's loss over the evaluation seeds. Where the reference does not end below the mean first
-    loss there is no such scale; a score of 1 then solves the task, for leaving it out would keep only tasks where the reference works.
+    A score of 1 is the median fall of the reference's loss over the evaluation seeds: of the mean, one seed on which the reference diverges
+    would make everybody else's score several times as large. Where the median does not fall there is no such scale; a score of 1 then
+    solves the task, for leaving it out would keep only tasks where the reference works.
 
     Args:
         task: what every run shares.
@@ -34,8 +35,8 @@ def make_yardstick(
         target: see `task_target`.
     """
     runs = _runs(task, reference.runs[task.spec.horizon])
-    first, final = float(runs.first_loss.mean()), float(runs.final_loss.mean())
-    scale, odd = first - final, None
+    first, final = float(np.median(runs.first_loss)), float(np.median(runs.final_loss))
+    scale, odd = float(np.median(runs.first_loss - runs.final_loss)), None
     if not scale > 0.0:
         scale = first if first > 0.0 else 1.0
         odd = f"{task.name} (from {first:.3g} to {final:.3g})"

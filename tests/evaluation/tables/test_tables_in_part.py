@@ -1,5 +1,7 @@
 """Contrasts, tunability, notes and the text of the headline, each on its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from metaopt.evaluation.tables.notes import edges_of_search, failure_reasons, sm
 from metaopt.evaluation.tables.results import make_table
 from metaopt.evaluation.tables.tunability_table import tunability_table
 from metaopt.evaluation.tables.yardsticks import make_yardstick, task_target
-from tests.evaluation.synthetic import BEST, World, diverging, ending
+from tests.evaluation.synthetic import BEST, CAP, World, diverging, ending
 
 MINE, OTHER, BASE = Line("mine", "learner", 1), Line("other", "learner", 1), Line("sgd", "baseline", 15)
 
@@ -125,10 +127,21 @@ def test_a_learner_that_starts_at_the_target_takes_it_away():
     assert target_of(ending(0.9), learners=[early])[1] == "adamw"
 
 
-def test_the_unit_of_a_score_is_the_mean_fall_of_the_reference():
+def test_the_unit_of_a_score_is_the_median_fall_of_the_reference():
     world = World(tasks=("a",))
     (task,), reference = world.scored(), world.measured().references["a"]
     stick, odd = make_yardstick(task, "a", None, reference, None, 0.5)
     assert stick.scale == pytest.approx(1.0 - BEST)
     assert odd is None
     assert len(stick.references) == 5
+
+
+def test_one_seed_on_which_the_reference_diverges_does_not_change_the_unit():
+    world = World(tasks=("a",))
+    (task,), reference = world.scored(), world.measured().references["a"]
+    runs = reference.runs[task.spec.horizon]
+    failed = replace(runs, heldout=np.where(np.arange(5) == 2, CAP, runs.heldout), diverged=np.arange(5) == 2)
+    spoiled = replace(reference, runs={**reference.runs, task.spec.horizon: failed})
+    stick, odd = make_yardstick(task, "a", None, spoiled, None, 0.5)
+    assert stick.scale == pytest.approx(1.0 - BEST, abs=0.02)
+    assert odd is None
