@@ -81,8 +81,8 @@ class Results:
             `task_hash`, `horizon_steps`; `inside_support` (True, False, None: no card, or one that does not say); `settings` (text of a
             baseline's trial, None for learners); `first_loss`, `final_loss`, `final_train_loss`; `score` (0: no change, 1: the median
             fall of the task's reference); `speed_up` and whether it is `censored`; `constant_rate_speed_up` (NaN without an envelope) and
-            whether that is `saturated`; `steps_to_target` (NaN: missed, or the task has no target); `anytime`, `anytime_train` (mean loss over
-            log steps); `failed` and its `reason` (None).
+            whether that is `saturated`; `steps_to_target` (NaN: missed, or the task has no target); `anytime`, `anytime_train` (mean loss
+            over log steps); `failed` and its `reason` (None).
         summary: one row a line. `meta_seeds`, `tasks` and `runs` are counts. Interquartile means with intervals: `score`, `final_loss`,
             `speed_up`, `constant_rate_speed_up` (NaN without envelopes); `improvement` is the probability that a run ends lower than one
             of the reference on the same task, an interval. Interquartile means: `train_loss`, `anytime`, `anytime_train`. Of `score`:
