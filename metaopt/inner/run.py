@@ -76,7 +76,9 @@ def run(
     step = training_step(learner, stacked.program, theta_stacked, compile)
     evaluate = evaluation_step(learner, stacked.program, theta_stacked, compile)
     carry = fresh_carries(learner, theta, stacked, keys, theta_stacked)
-    losses, normalised, evals = [], [], []
+    losses: list[Tensor] = []
+    normalised: list[Tensor] = []
+    recent, evals = [], []
     for t in range(budget_steps + 1):
         clock = torch.full_like(keys, t)
         if eval_every and (t % eval_every == 0 or t == budget_steps):
@@ -86,9 +88,13 @@ def run(
                 ahead = training_batches(stacked, keys, clock, min(BATCHES_AHEAD, budget_steps - t))
             batch = {name: value[t % BATCHES_AHEAD] for name, value in ahead.items()}
             carry, raw, scaled = step(theta, stacked.numbers, stacked.shared, carry, batch)
-            losses.append(raw)
-            normalised.append(scaled)
-    loss_TN, normalised_TN = torch.stack(losses), torch.stack(normalised)
+            recent.append((raw, scaled))
+            if len(recent) == BATCHES_AHEAD or t + 1 == budget_steps:
+                # In blocks: a small tensor a step, if it stays, splits a large buffer that was freed, and the next step needs another one.
+                for kept, values in zip((losses, normalised), zip(*recent, strict=True), strict=True):
+                    kept.append(torch.stack(values))
+                recent.clear()
+    loss_TN, normalised_TN = torch.cat(losses), torch.cat(normalised)
     empty = loss_TN.new_zeros((0, len(tasks)))
     return Trace(
         loss=loss_TN,

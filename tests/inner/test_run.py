@@ -1,6 +1,9 @@
 """The runner: many runs at once are the same runs, each a pure function of its own task and seed."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,3 +170,34 @@ def test_weights_batches_and_evaluations_have_keys_of_their_own() -> None:
     assert trace.carry["key"].tolist() == [int(init)]
     assert trace.loss[:, 0].tolist() == [int(batch % 2**20) + t / 2**10 for t in range(4)]
     assert trace.eval_raw[:, 0].tolist() == [int(heldout % 2**20) + t / 2**10 for t in (0, 2, 4)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_memory_does_not_grow_with_the_number_of_steps():
+    """In a process of its own, whose memory nothing else has touched: 12 MB of logits a step, sixty more steps."""
+    code = """
+import torch
+from pathlib import Path
+from metaopt import inner, learners, tasks
+
+torch.set_num_threads(1)
+sgd = learners.get("sgd")
+
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def run(steps):
+    family = tasks.get("modular_arithmetic")
+    task = tasks.build(family.sample("plus31-mlp48-share60", 1, (steps, steps)))
+    inner.run(sgd, {"lr": torch.tensor(0.01)}, [task] * 40, range(40), budget_steps=steps)
+
+
+run(40)
+before = resident_mb()
+run(100)
+print(resident_mb() - before)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(found.stdout) < 100.0, "megabytes"
