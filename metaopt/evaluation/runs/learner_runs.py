@@ -17,8 +17,8 @@ from metaopt import tasks
 from metaopt.baselines import Curves, code_version, evaluation_seeds, seed_blocks
 from metaopt.baselines.store import Store, user_cache
 from metaopt.baselines.tuning import SEED_BLOCK
-from metaopt.evaluation.runs import group_run
 from metaopt.evaluation.candidates import Candidate
+from metaopt.evaluation.runs import group_run
 from metaopt.evaluation.runs.fingerprint import fingerprint
 from metaopt.evaluation.runs.group_run import GroupJob
 from metaopt.evaluation.runs.jobs import Wanted

@@ -8,8 +8,8 @@ from metaopt.baselines import REFERENCE_HORIZONS, CurveKey, Curves, Trial, Tuned
 from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.runs.jobs import JobRunner
 from metaopt.evaluation.runs.learner_runs import groups, learner_jobs, task_curves
-from metaopt.evaluation.tables.rows import Array, Reference, ScoredTask
 from metaopt.evaluation.scores.speedup import constant_rate_envelope, matched_decay
+from metaopt.evaluation.tables.rows import Array, Reference, ScoredTask
 
 __all__ = ["Measured", "measure"]
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from metaopt import learners
-from metaopt.evaluation.runs import fingerprint as module
 from metaopt.evaluation.candidates import resolve
+from metaopt.evaluation.runs import fingerprint as module
 from metaopt.evaluation.runs.fingerprint import fingerprint
 from metaopt.learners import SCHEDULES, GradientLearner
 from metaopt.learners.update_rules import ClassicRule

@@ -15,8 +15,8 @@ import torch
 from metaopt import baselines, tasks
 from metaopt.baselines import Curves, Store, evaluation_seeds, run_job
 from metaopt.cluster import LocalPool, make_pool
-from metaopt.evaluation.runs import learner_runs
 from metaopt.evaluation.candidates import resolve
+from metaopt.evaluation.runs import learner_runs
 from metaopt.evaluation.runs.group_run import GroupJob, run_group
 from metaopt.evaluation.runs.jobs import EvaluationSetup, JobRunner
 from metaopt.evaluation.runs.learner_runs import RunsKey, groups, learner_jobs, run_store, task_curves
