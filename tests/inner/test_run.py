@@ -174,7 +174,7 @@ def test_weights_batches_and_evaluations_have_keys_of_their_own() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_memory_does_not_grow_with_the_number_of_steps():
-    """In a process of its own, whose memory nothing else has touched: 12 MB of logits a step, sixty more steps."""
+    """In a process of its own, whose memory nothing else has touched. With a tensor kept at every step it grew by 280 MB in 240 steps."""
     code = """
 import torch
 from pathlib import Path
@@ -191,13 +191,13 @@ def resident_mb():
 def run(steps):
     family = tasks.get("modular_arithmetic")
     task = tasks.build(family.sample("plus31-mlp48-share60", 1, (steps, steps)))
-    inner.run(sgd, {"lr": torch.tensor(0.01)}, [task] * 40, range(40), budget_steps=steps)
+    inner.run(sgd, {"lr": torch.tensor(0.01)}, [task] * 16, range(16), budget_steps=steps)
 
 
 run(40)
 before = resident_mb()
-run(100)
+run(240)
 print(resident_mb() - before)
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(found.stdout) < 100.0, "megabytes"
+    assert float(found.stdout) < 140.0, "megabytes"
