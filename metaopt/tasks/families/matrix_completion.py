@@ -7,7 +7,6 @@ split: no rule is meta-trained on it.
 Legend: R rows, C columns, L factors.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,14 +14,12 @@ import torch
 from torch import Tensor
 
 from metaopt import seeds
-from metaopt.errors import TaskError
+from metaopt.tasks.families.drawn import DrawnFamily
 from metaopt.tasks.models.parts import weight
-from metaopt.tasks.sampling import Sampler, split_of
-from metaopt.tasks.task import Batch, Numbers, Params, Task, TaskSpec
+from metaopt.tasks.task import Batch, Numbers, Params
 
-__all__ = ["MATRIX_COMPLETION", "MatrixCompletion", "MatrixFamily"]
+__all__ = ["MATRIX_COMPLETION", "MatrixCompletion"]
 
-_NAME = "matrix_completion"
 _START = 0.01  # deviation of the first product's entries at initial scale 1; near zero training prefers low ranks
 
 
@@ -81,59 +78,25 @@ class MatrixCompletion:
         return raw
 
 
-@dataclass(frozen=True)
-class MatrixFamily:
-    """Products of two random factors, scaled to mean square 1, with entries seen at random.
-
-    Attributes:
-        grid: split -> {template: program}.
-    """
-
-    grid: Mapping[str, Mapping[str, MatrixCompletion]]
-    name: str = _NAME
-    offers: tuple[str, ...] = ()
-
-    def templates(self, split: str) -> tuple[str, ...]:
-        """Return the templates of a split."""
-        return tuple(self.grid.get(split, {}))
-
-    def sample(self, template: str, seed: int, horizon: tuple[int, int]) -> TaskSpec:
-        """Return a spec with a log-uniform initial scale and horizon; its seed stands for the matrix and the entries that are seen."""
-        draw = Sampler(self.name, template, seed)
-        values = {"init_scale": draw.log_uniform("init_scale", 0.5, 1.4), "seed": seed}
-        return TaskSpec(self.name, template, split_of(self, template), values, draw.log_integer("horizon", *horizon))
-
-    def build(self, spec: TaskSpec) -> Task:
-        """Return the task of a spec.
-
-        Raises:
-            TaskError: the split has no such template.
-        """
-        program = self.grid.get(spec.split, {}).get(spec.template)
-        if program is None:
-            known = ", ".join(self.templates(spec.split)) or "none"
-            raise TaskError(f"{self.name} has no template {spec.template!r} in {spec.split}; it has {known}")
-        key = seeds.key(self.name, spec.template, spec.values["seed"])
-        sides = ((program.rows, program.rank), (program.rank, program.columns))
-        left, right = (seeds.normal(seeds.fold_in(key, i), side, torch.float64) for i, side in enumerate(sides))
-        matrix = left @ right
-        count = program.rows * program.columns
-        order = seeds.uniform(seeds.fold_in(key, 2), (count,), torch.float64).argsort(stable=True)
-        seen = torch.zeros(count)
-        seen[order[: round(count * program.seen_percent / 100)]] = 1.0
-        numbers = {
-            "matrix": (matrix / matrix.square().mean().sqrt()).float(),
-            "seen": seen.reshape(program.rows, program.columns),
-            "init_scale": torch.tensor(float(spec.values["init_scale"])),
-            "horizon": torch.tensor(float(spec.horizon)),
-        }
-        return Task(program, numbers, {})
+def _problem(program: MatrixCompletion, key: Tensor) -> Numbers:
+    """Return a product of two random factors, scaled to mean square 1, and the entries that are seen, chosen at random."""
+    sides = ((program.rows, program.rank), (program.rank, program.columns))
+    left, right = (seeds.normal(seeds.fold_in(key, i), side, torch.float64) for i, side in enumerate(sides))
+    matrix = left @ right
+    count = program.rows * program.columns
+    order = seeds.uniform(seeds.fold_in(key, 2), (count,), torch.float64).argsort(stable=True)
+    seen = torch.zeros(count)
+    seen[order[: round(count * program.seen_percent / 100)]] = 1.0
+    return {"matrix": matrix / matrix.square().mean().sqrt(), "seen": seen.reshape(program.rows, program.columns)}
 
 
 def _grid(*programs: MatrixCompletion) -> dict[str, MatrixCompletion]:
     return {f"{p.rows}x{p.columns}-rank{p.rank}-factors{p.factors}-seen{p.seen_percent}": p for p in programs}
 
 
-MATRIX_COMPLETION = MatrixFamily(
-    {"meta_test": _grid(MatrixCompletion(24, 24, 2, 2, 50), MatrixCompletion(32, 20, 2, 3, 50), MatrixCompletion(40, 40, 3, 2, 40))}
+MATRIX_COMPLETION = DrawnFamily(
+    "matrix_completion",
+    {"meta_test": _grid(MatrixCompletion(24, 24, 2, 2, 50), MatrixCompletion(32, 20, 2, 3, 50), MatrixCompletion(40, 40, 3, 2, 40))},
+    _problem,
+    init_scale=(0.5, 1.4),
 )

@@ -11,23 +11,20 @@ from. Only a test split: no rule is meta-trained on it.
 Legend: B points, K modes of the solution.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metaopt import seeds
-from metaopt.errors import TaskError
+from metaopt.tasks.families.drawn import DrawnFamily
 from metaopt.tasks.models.jets import Jet, jet
 from metaopt.tasks.models.mlp import MLP
 from metaopt.tasks.models.small_head import SmallHead
-from metaopt.tasks.sampling import Sampler, split_of
-from metaopt.tasks.task import Batch, Numbers, Params, Task, TaskSpec
+from metaopt.tasks.task import Batch, Numbers, Params
 
-__all__ = ["PHYSICS_INFORMED", "PhysicsFamily", "PhysicsInformed"]
+__all__ = ["PHYSICS_INFORMED", "PhysicsInformed"]
 
-_NAME = "physics_informed"
 _MODES = 3
 _GRID = 128  # held-out points
 _VISCOSITY = 0.1  # of Burgers' equation: the solution is steep, not broken
@@ -108,59 +105,27 @@ class PhysicsInformed:
         return -second if self.equation == "poisson" else value * first - _VISCOSITY * second
 
 
-@dataclass(frozen=True)
-class PhysicsFamily:
-    """Problems whose solution is a sum of three sines with random amplitudes, about 1 / k^2 for sin(k pi x).
-
-    Attributes:
-        grid: split -> {template: program}.
-    """
-
-    grid: Mapping[str, Mapping[str, PhysicsInformed]]
-    name: str = _NAME
-    offers: tuple[str, ...] = ()
-
-    def templates(self, split: str) -> tuple[str, ...]:
-        """Return the templates of a split."""
-        return tuple(self.grid.get(split, {}))
-
-    def sample(self, template: str, seed: int, horizon: tuple[int, int]) -> TaskSpec:
-        """Return a spec with a log-uniform initial scale and horizon; its seed stands for the solution."""
-        draw = Sampler(self.name, template, seed)
-        values = {"init_scale": draw.log_uniform("init_scale", 0.7, 1.4), "seed": seed}
-        return TaskSpec(self.name, template, split_of(self, template), values, draw.log_integer("horizon", *horizon))
-
-    def build(self, spec: TaskSpec) -> Task:
-        """Return the task of a spec.
-
-        Raises:
-            TaskError: the split has no such template.
-        """
-        program = self.grid.get(spec.split, {}).get(spec.template)
-        if program is None:
-            known = ", ".join(self.templates(spec.split)) or "none"
-            raise TaskError(f"{self.name} has no template {spec.template!r} in {spec.split}; it has {known}")
-        draw = seeds.normal(seeds.key(self.name, spec.template, spec.values["seed"]), (_MODES,), torch.float64)
-        numbers = {"amplitudes": draw / torch.arange(1, _MODES + 1) ** 2, "reference": torch.ones((), dtype=torch.float64)}
-        grid = program.heldout(numbers, {}, seeds.key(), torch.tensor(0))["x"]
-        numbers |= {
-            "reference": program.left_side(program.solution(numbers, grid)).square().mean(),
-            "init_scale": torch.tensor(float(spec.values["init_scale"])),
-            "horizon": torch.tensor(float(spec.horizon)),
-        }
-        return Task(program, {name: value.float() for name, value in numbers.items()}, {})
+def _problem(program: PhysicsInformed, key: Tensor) -> Numbers:
+    """Return a solution that is a sum of three sines, with normal amplitudes over k^2 for sin(k pi x), and the loss of u = 0."""
+    draw = seeds.normal(key, (_MODES,), torch.float64)
+    numbers = {"amplitudes": draw / torch.arange(1, _MODES + 1) ** 2, "reference": torch.ones((), dtype=torch.float64)}
+    grid = program.heldout(numbers, {}, seeds.key(), torch.tensor(0))["x"]
+    return numbers | {"reference": program.left_side(program.solution(numbers, grid)).square().mean()}
 
 
 def _grid(*programs: PhysicsInformed) -> dict[str, PhysicsInformed]:
     return {f"{p.equation}-width{p.width}-depth{p.depth}-{p.activation}-batch{p.batch_size}": p for p in programs}
 
 
-PHYSICS_INFORMED = PhysicsFamily(
+PHYSICS_INFORMED = DrawnFamily(
+    "physics_informed",
     {
         "meta_test": _grid(
             PhysicsInformed("poisson", 24, 2, "tanh", 32),
             PhysicsInformed("poisson", 32, 1, "sin", 48),
             PhysicsInformed("burgers", 32, 2, "tanh", 48),
         )
-    }
+    },
+    _problem,
+    init_scale=(0.7, 1.4),
 )
