@@ -7,8 +7,9 @@ interval belongs to the difference, with the meta-seeds resampled for both split
 import numpy as np
 
 from metaopt.evaluation.statistics.aggregates import interquartile_mean
+from metaopt.evaluation.statistics.improvement import paired_difference
 from metaopt.evaluation.statistics.named_axes import ScoreCube
-from metaopt.evaluation.statistics.resampling import CONFIDENCE, RESAMPLES, Array, Interval, Statistic, bootstrap
+from metaopt.evaluation.statistics.resampling import CONFIDENCE, RESAMPLES, Interval, Statistic
 
 __all__ = ["generalization_gap"]
 
@@ -40,7 +41,4 @@ def generalization_gap(
     if trained.meta_seeds != split.meta_seeds:
         raise ValueError(f"both splits must hold the same meta-seeds, got {trained.meta_seeds} and {split.meta_seeds}")
 
-    def gap(left: Array, right: Array) -> Array:
-        return statistic(left) - statistic(right)
-
-    return bootstrap([trained, split], gap, generator, resamples, confidence, new_tasks=new_tasks, shared_runs=False)
+    return paired_difference(trained, split, generator, statistic, resamples, confidence, new_tasks=new_tasks, shared_runs=False)

@@ -54,6 +54,7 @@ def paired_difference(
     confidence: float = CONFIDENCE,
     *,
     new_tasks: bool = False,
+    shared_runs: bool = True,
 ) -> Interval:
     """Return statistic(candidate) - statistic(reference) with its interval, from the same draws of runs for both.
 
@@ -63,7 +64,7 @@ def paired_difference(
     def difference(left: Array, right: Array) -> Array:
         return statistic(left) - statistic(right)
 
-    return bootstrap([candidate, reference], difference, generator, resamples, confidence, new_tasks=new_tasks)
+    return bootstrap([candidate, reference], difference, generator, resamples, confidence, new_tasks=new_tasks, shared_runs=shared_runs)
 
 
 def permutation_p_value(candidate: ScoreCube, reference: ScoreCube, generator: np.random.Generator) -> float:
