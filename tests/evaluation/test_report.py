@@ -191,3 +191,10 @@ def test_the_widest_possible_line_fits_eighty_columns():
     wide |= {f"speed_up{end}": 4.0 for end in ("", "_low", "_high")} | {"learner": "x" * 60, "censored": 400, "failures": 400, "runs": 400}
     lines = report_module.Report(None, replace(results, summary=results.summary.assign(**wide).head(1))).text().splitlines()
     assert max(map(len, lines[:3])) <= 80
+
+
+@pytest.mark.parametrize(("loss", "shown"), [(0.0848, "0.085"), (0.6805001, "0.681"), (9.9994, "9.999"), (9.9996, "10"), (10.0, "10")])
+def test_losses_for_a_terminal_are_rounded_and_not_cut(loss, shown):
+    results = made.small()
+    lines = report_module.Report(None, replace(results, summary=results.summary.assign(final_loss=loss).head(1))).text().splitlines()
+    assert re.search(rf"\] +{shown.replace('.', '[.]')} ", lines[2]), lines[2]

@@ -36,11 +36,11 @@ def _table(summary: pd.DataFrame) -> str:
         trials = "" if row.kind == "learner" else str(row.trials)
         score = f"{_short(row.score)} [{_short(row.score_low)} {_short(row.score_high)}]"
         ratio = f"{row.speed_up:.2f} [{row.speed_up_low:.2f} {row.speed_up_high:.2f}]"
-        loss = f"{row.final_loss:.4f}"[:5]
+        loss = _short(row.final_loss, 3)
         lines.append(f"{name:<22} {trials:>3}  {score:<18} {loss:>5}  {ratio:<17} {row.censored:>3} {row.failures:>4}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _short(value: float) -> str:
-    """Return at most five characters."""
-    return f"{value:.2f}" if abs(value) < 10.0 else f"{value:.3g}"[:5]
+def _short(value: float, digits: int = 2) -> str:
+    """Return at most five characters, rounded; `digits` behind the point below 10."""
+    return f"{value:.{digits}f}" if abs(value) < 9.9995 else f"{value:.3g}"[:5]
