@@ -14,7 +14,7 @@ from multiprocessing import get_context
 import torch
 
 from metaopt import seeds, tasks
-from metaopt.baselines.catalogue import DEFAULT, TRIALS, Baseline, names, variants
+from metaopt.baselines.catalogue import DEFAULT, TRIALS, Baseline, get, names, variants
 from metaopt.baselines.runs import Curves, run_job
 from metaopt.baselines.store import CurveKey, Store
 from metaopt.baselines.tuning import Tuned, envelope_key, evaluation_key, reference_keys, seed_blocks, tune, tuning_keys
@@ -43,8 +43,8 @@ class Built:
 
 
 def shipped() -> tuple[str, ...]:
-    """Return the baselines of the shipped stores: every optimizer, and two of them under every schedule."""
-    return tuple(dict.fromkeys((*names(), *variants("sgd_momentum", "adamw"))))
+    """Return the baselines of the shipped stores: every optimizer that is `stored`, and two of them under every schedule."""
+    return tuple(dict.fromkeys((*(name for name in names() if get(name).stored), *variants("sgd_momentum", "adamw"))))
 
 
 def is_full_batch(task: Task) -> bool:

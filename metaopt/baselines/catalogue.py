@@ -44,6 +44,7 @@ class Baseline:
         schedules: those that it has variants for, its usual one first.
         rate_step, rate_first: the grid's rates are default_lr * 10**(rate_step * i) for fifteen i from rate_first on.
         full_batch: makes sense only where every batch is the whole data.
+        stored: whether its curves ship with the package; those of others are computed at first use and kept in the user's cache.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Baseline:
     rate_step: float = 1 / 3
     rate_first: int = -5
     full_batch: bool = False
+    stored: bool = True
 
     def learner(self) -> Learner:
         """Return the learner; it takes the hyperparameters of a trial from theta."""
@@ -123,6 +125,16 @@ _MOMENTUM = Axis("momentum", 0.5, 0.98, "log_one_minus")
 _BETA1 = Axis("beta1", 0.5, 0.98, "log_one_minus")
 _BETA2 = Axis("beta2", 0.9, 0.999, "log_one_minus")
 
+
+def _distance_over_gradients(name: str) -> Baseline:
+    """Return DoG or LDoG, which have no schedule and a rate that is best left at 1.
+
+    The authors needed first distances of 1e-8 to 1e-4; short runs have few steps to grow from there, hence up to 1e-2.
+    """
+    axes = (Axis("reps_rel", 1e-8, 1e-2), _COUPLED)
+    return Baseline(name, name, 1.0, axes, (), "constant", ("constant",), rate_step=0.1, rate_first=-7, stored=False)
+
+
 _BASELINES = Registry(
     "baseline",
     "metaopt.baselines",
@@ -153,6 +165,8 @@ _BASELINES = Registry(
                 rate_first=-10,  # further down than up: its own estimate overshoots in short runs
             ),
             Baseline("lbfgs", "lbfgs", 1.0, (), (), "constant", ("constant",), rate_step=0.1, rate_first=-13, full_batch=True),
+            _distance_over_gradients("dog"),
+            _distance_over_gradients("ldog"),
         )
     },
 )

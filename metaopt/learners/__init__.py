@@ -3,6 +3,7 @@
 from typing import Any
 
 from metaopt.errors import ConfigError
+from metaopt.learners.dog import DoG, LDoG
 from metaopt.learners.lbfgs import LBFGS
 from metaopt.learners.learner import SCHEDULES, Carry, GradientLearner, Learner, Schedule, StepRecord, named_schedule, schedule_factor
 from metaopt.learners.prodigy import Prodigy
@@ -28,7 +29,7 @@ __all__ = [
 
 
 # Hand-made learners that are no update rules, because they look at all tensors at once.
-WHOLE_MODEL: dict[str, type[WholeModelLearner]] = {learner.name: learner for learner in (ScheduleFreeAdamW, Prodigy, LBFGS)}
+WHOLE_MODEL: dict[str, type[WholeModelLearner]] = {learner.name: learner for learner in (ScheduleFreeAdamW, Prodigy, LBFGS, DoG, LDoG)}
 
 
 def register(rule: type[UpdateRule]) -> type[UpdateRule]:
