@@ -34,7 +34,8 @@ from torch import Tensor
 
 __all__ = ["OSCILLATING", "WINDOWS", "FrozenCosine", "State", "Stationarity", "cosine", "frozen_cosine", "loss_change"]
 
-_P, _B = TypeVar("_P"), TypeVar("_B")
+_P = TypeVar("_P")
+_B = TypeVar("_B")
 
 State = Literal["starting", "undecided", "progress", "noise floor", "oscillating"]
 
@@ -81,8 +82,8 @@ class Stationarity:
     def state(self) -> State:
         """What the cosines so far say.
 
-        `starting`: fewer than the shortest window. `undecided`: no window is sure of a sign; the rate is about the greedy one, or the cosine
-        too small to see. `progress`: a longer step would have been better. `noise floor` and `oscillating`: see the module.
+        `starting`: fewer than the shortest window. `undecided`: no window is sure of a sign; the rate is about the greedy one, or the
+        cosine too small to see. `progress`: a longer step would have been better. `noise floor` and `oscillating`: see the module.
         """
         if self._steps < WINDOWS[0]:
             return "starting"
@@ -111,7 +112,7 @@ class Stationarity:
 
     def _filled(self, window: int) -> float:
         """Return the sum of the weights so far; exponential means start at zero."""
-        return 1.0 - _kept(window) ** self._steps
+        return 1.0 - math.pow(_kept(window), self._steps)
 
     def _deciding(self) -> int | None:
         """Return the shortest window that is sure of a sign, or None."""
@@ -120,7 +121,7 @@ class Stationarity:
                 return None
             mean = self._mean(window, 0)
             variance = max(0.0, self._mean(window, 1) - mean * mean)
-            left = _kept(window) ** self._steps
+            left = math.pow(_kept(window), self._steps)
             count = length * (1.0 - left) / (1.0 + left)  # (sum of weights)^2 / sum of their squares
             if mean != 0.0 and mean * mean * count >= _SURE**2 * variance:
                 return window
@@ -135,8 +136,8 @@ class Stationarity:
         negative = round(self._mean(window, 2) * length)
         return (
             f"the hypergradient of lr has been negative for {negative} of the last {length} steps, with a mean cosine of "
-            f"{self._mean(window, 0):.2g}: noise, not curvature. The rate is being driven to its floor. Freeze it (take 'lr' out of learn=, "
-            "or give it a lower bound), use a schedule, or a larger batch"
+            f"{self._mean(window, 0):.2g}: noise, not curvature. The rate is being driven to its floor. Freeze it (take 'lr' out of "
+            "learn=, or give it a lower bound), use a schedule, or a larger batch"
         )
 
 
