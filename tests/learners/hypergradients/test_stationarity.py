@@ -153,8 +153,9 @@ def test_one_line_that_says_what_happens_and_what_to_do():
     watcher = Stationarity()
     lines = [line for line in (watcher.update(-0.2) for _ in range(300)) if line]
     assert lines == [
-        "the hypergradient of lr has been negative for 100 of the last 100 steps, with a mean cosine of -0.2: noise, not curvature. The "
-        "rate is being driven to its floor. Freeze it (take 'lr' out of learn=, or give it a lower bound), use a schedule, or a larger batch"
+        "the hypergradient of lr has been negative for 100 of the last 100 steps, with a mean cosine of -0.2: noise, not curvature. "
+        "The rate is being driven to its floor. Freeze it (take 'lr' out of learn=, or give it a lower bound), "
+        "use a schedule, or a larger batch"
     ]
 
 
