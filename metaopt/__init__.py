@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from metaopt import artifacts, config, errors, learners, optim, tasks, testing
     from metaopt.api import evaluate, train
     from metaopt.artifacts import Artifact, load
+    from metaopt.estimators.hypergradients import hypergradient
 
 _MODULES = ("artifacts", "config", "errors", "learners", "optim", "tasks", "testing")
 _ATTRIBUTES = {
     "Artifact": "metaopt.artifacts",
     "evaluate": "metaopt.api",
+    "hypergradient": "metaopt.estimators.hypergradients",
     "load": "metaopt.artifacts",
     "train": "metaopt.api",
 }
@@ -28,6 +30,7 @@ __all__ = [
     "config",
     "errors",
     "evaluate",
+    "hypergradient",
     "learners",
     "load",
     "optim",

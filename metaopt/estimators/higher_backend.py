@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_map
 from metaopt.errors import ConfigError
 from metaopt.learners.learner import Carry, GradientLearner, Learner, schedule_factor
 from metaopt.learners.update_rules import ClassicRule, State, Theta
-from metaopt.tasks.task import Batch, Numbers, Program, Task
+from metaopt.tasks.task import Batch, Numbers, Params, Program, Task
 
-__all__ = ["RULES", "check_learner", "check_theta", "make_step"]
+__all__ = ["RULES", "check_learner", "check_rule", "check_theta", "make_step", "rule_step"]
 
 # Rule -> the hyperparameters that `higher` differentiates rightly. Checked against float64 differences in tests/estimators.
 RULES = {
@@ -37,13 +37,23 @@ def check_learner(learner: Learner) -> None:
     Raises:
         ConfigError: the learner is not one of SGD, momentum and Adam without further weight decay.
     """
-    if not isinstance(learner, GradientLearner) or not isinstance(learner.rule, ClassicRule) or learner.rule.name not in RULES:
-        rule = getattr(getattr(learner, "rule", learner), "name", type(learner).__name__)
-        raise ConfigError(f"backend higher runs the rules {', '.join(RULES)}, got {rule!r}; use backend own")
+    check_rule(getattr(learner, "rule", learner))
+    assert isinstance(learner, GradientLearner)
     if learner.weight_decay != 0.0:
         raise ConfigError(
             f"backend higher knows no decoupled weight decay, got weight_decay={learner.weight_decay}; use the rule's own, or backend own"
         )
+
+
+def check_rule(rule: object) -> None:
+    """Raise unless `higher` has this update rule.
+
+    Raises:
+        ConfigError: it is not one of SGD, momentum and Adam.
+    """
+    if not isinstance(rule, ClassicRule) or rule.name not in RULES:
+        name = getattr(rule, "name", type(rule).__name__)
+        raise ConfigError(f"backend higher runs the rules {', '.join(RULES)}, got {name!r}; use backend own")
 
 
 def check_theta(rule: ClassicRule, theta: Theta) -> None:
@@ -107,17 +117,33 @@ def _row(tree: Any, i: int) -> Any:
 def _one(learner: GradientLearner, rule: ClassicRule, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, Tensor, Tensor]:
     """Return (carry, raw loss, normalised loss) of one particle's step."""
     tracking = torch.is_grad_enabled()
+    hypers: dict[str, Any] = {**rule.hyperparameters, **theta}
+    hypers["lr"] = hypers["lr"] * schedule_factor(learner.schedule, carry["t"], task.horizon)
+    after, loss = rule_step(rule, hypers, carry, functools.partial(task.loss, batch=batch), tracking)
+    return after, loss, task.normalise(loss)
+
+
+def rule_step(
+    rule: ClassicRule, hypers: dict[str, Any], carry: Carry, loss_of: Callable[[Params], Tensor], tracking: bool
+) -> tuple[Carry, Tensor]:
+    """Return (carry, loss before it) of one update of a rule, with the graph of both if `tracking`, else without any.
+
+    Args:
+        rule: one that `check_rule` lets pass.
+        hypers: all its hyperparameters, those in tensors to be differentiated.
+        carry: `params`, `state` (the rule's accumulators for each of them) and the step counter `t`.
+        loss_of: the loss as a function of the parameters.
+        tracking: keep the graph.
+    """
     with torch.enable_grad():
         # `higher` leaves out what does not require a gradient, also where only hyperparameters are of interest.
         params = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in carry["params"].items()}
-        loss = task.loss(params, batch)
-        hypers: dict[str, Any] = {**rule.hyperparameters, **theta}
-        hypers["lr"] = hypers["lr"] * schedule_factor(learner.schedule, carry["t"], task.horizon)
+        loss = loss_of(params)
         optimizer = _differentiable(rule.name, params, hypers, tracking)
         _give(optimizer, rule.name, list(carry["state"].values()), int(carry["t"]))
         new_params = dict(zip(params, optimizer.step(loss, params=list(params.values())), strict=True))
         new_state = dict(zip(params, _take(optimizer, rule.name, list(params.values())), strict=True))
-        result = {"params": new_params, "state": new_state, "t": carry["t"] + 1}, loss, task.normalise(loss)
+        result = {"params": new_params, "state": new_state, "t": carry["t"] + 1}, loss
     return result if tracking else tree_map(lambda leaf: leaf.detach(), result)
 
 
