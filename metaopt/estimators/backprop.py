@@ -220,6 +220,7 @@ class TruncatedBackprop(_BackpropRecipe):
 
     name: ClassVar[str] = "truncated_backprop"
     whole: ClassVar[bool] = False
+    truncated: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,11 @@ class Estimator(Protocol):
 
 
 class Recipe(Protocol):
-    """Options of an estimator; `name` is its registry name, `window` the inner steps of one estimate."""
+    """Options of an estimator; `name` is its registry name, `window` the inner steps of one estimate.
+
+    Optional: `truncated = True`, for one whose estimates leave out what happens after a window; its window then is how far a learner plans
+    ahead, and cards say so.
+    """
 
     @property
     def name(self) -> str:

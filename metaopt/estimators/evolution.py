@@ -198,6 +198,7 @@ class TruncatedES(_EvolutionRecipe):
     """Truncated ES: little variance, but it does not see beyond a window, and its sign can be wrong."""
 
     name: ClassVar[str] = "truncated_es"
+    truncated: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

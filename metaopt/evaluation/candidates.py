@@ -42,6 +42,11 @@ class Candidate:
         card: of the artifact it comes from, else None.
         kind: of learner, which decides on which tasks it can run (`suites.kinds_of`).
         meta_seed: which of several meta-trainings of one method this is, >= 0; they share the name, and are one line of a report.
+        planning_horizon: inner steps that it was trained, or looks, ahead, >= 1; None: what the card says.
+        method: what reports call it together with those that differ from it in the planning horizon; empty: its definition decides.
+
+    Raises:
+        ConfigError: planning_horizon < 1.
     """
 
     name: str
@@ -50,16 +55,24 @@ class Candidate:
     card: Mapping[str, Any] | None = None
     kind: str = "update_rule"
     meta_seed: int = 0
+    planning_horizon: int | None = None
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        if self.planning_horizon is not None and self.planning_horizon < 1:
+            raise ConfigError(f"candidate {self.name!r}: planning_horizon must be >= 1 inner step, got {self.planning_horizon}")
 
     @property
     def hash(self) -> str:
         """Sixteen hex digits of the learner's definition and meta-parameters."""
-        digest = hashlib.blake2b(self._definition().encode(), digest_size=8)
+        digest = hashlib.blake2b(self.definition.encode(), digest_size=8)
         for name, value in sorted(self.theta.items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def _definition(self) -> str:
+    @property
+    def definition(self) -> str:
+        """The learner without its meta-parameters, as text: rule, options and schedule."""
         if not isinstance(self.learner, GradientLearner):
             return repr(self.learner)
         rule = self.learner.rule

@@ -100,6 +100,11 @@ class Report:
         return self.results.branches
 
     @property
+    def planning(self) -> pd.DataFrame:
+        """Score over the planning horizon of meta-training; empty unless learners differ in it."""
+        return self.results.planning
+
+    @property
     def failures(self) -> pd.DataFrame:
         """Failed runs by line, task and reason."""
         return self.results.failures

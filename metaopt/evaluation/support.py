@@ -6,7 +6,7 @@ from typing import Any
 from metaopt.tasks import TaskSpec
 from metaopt.tasks.support import Support, number_support, task_axes, template_support
 
-__all__ = ["inside_support", "training_support"]
+__all__ = ["inside_support", "planning_horizon", "training_support"]
 
 _WHOLE = ("horizon", "width", "depth", "batch", "activation", "init_scale")  # with the family, what "inside" means without an axis
 _SLACK = 1e-9  # relative: ranges went through decimal text
@@ -32,6 +32,18 @@ def training_support(card: Mapping[str, Any]) -> Support:
         if "gradient_noise" in names:
             del derived["gradient_noise"]  # earlier cards do not say how much
     return {**derived, **told}
+
+
+def planning_horizon(card: Mapping[str, Any] | None) -> int | None:
+    """Return how many inner steps ahead meta-training saw: the longest horizon, or the window of an estimator that does not see beyond it.
+
+    None for a learner without a card, or that was never meta-trained.
+    """
+    training = {} if card is None else card["training"]
+    if "planning_horizon" in training:
+        return int(training["planning_horizon"])
+    met = training.get("support", {}).get("horizon")
+    return None if met is None else int(met[1])
 
 
 def inside_support(card: Mapping[str, Any] | None, spec: TaskSpec, axis: str | None) -> bool | None:

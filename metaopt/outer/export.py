@@ -49,6 +49,12 @@ def _support(config: Config) -> dict[str, list[Any]]:
     }
 
 
+def _planning(config: Config, longest: int) -> dict[str, int]:
+    """Return how many inner steps a meta-gradient saw, where they are fewer than the longest horizon."""
+    recipe = config.outer.estimator.recipe
+    return {"planning_horizon": recipe.window} if getattr(recipe, "truncated", False) and recipe.window < longest else {}
+
+
 def export(
     config: Config,
     theta: Theta,
@@ -103,7 +109,8 @@ def export(
             "outer_steps": outer_steps,
             "inner_steps": inner_steps,
             "device_hours": device_hours,
-            "support": _support(config),
+            "support": (support := _support(config)),
+            **_planning(config, support["horizon"][1]),
         },
         scores=scores,
     )

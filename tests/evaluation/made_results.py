@@ -162,8 +162,23 @@ def _branches():
     return make_table("branches", rows)
 
 
+def _planning():
+    methods = {"celo2-base": ("celo2_base", 20), "<script>": ("celo2_base", 1000)}
+    rows = []
+    for name, own in LEARNERS.items():
+        method, steps = methods.get(name, ("<b>a method$_$with a very long name", 300))
+        for horizon in (np.nan, 1000.0, 5000.0):
+            worse = 0.2 * (horizon == 5000.0)
+            row = {"method": method, "learner": name, "planning_steps": steps, "horizon_steps": horizon, "tasks": 3}
+            rows.append(row | interval("score", own - worse, 0.07))
+    return make_table("planning", rows)
+
+
 def make(tasks=TASKS, axis=None, levels=()):
-    """Return results on plain tasks, or on an axis whose levels are (name, factor) over three base tasks."""
+    """Return results on plain tasks, or on an axis whose levels are (name, factor) over three base tasks.
+
+    On an axis with factors learners have planning horizons as well.
+    """
 
     def shifted(key, level):
         factor = dict(levels).get(level)
@@ -230,6 +245,7 @@ def make(tasks=TASKS, axis=None, levels=()):
         tunability=make_table("tunability", tunability),
         levels=_levels(levels, shifted) if axis else make_table("levels", []),
         branches=_branches() if axis and levels[0][1] else make_table("branches", []),
+        planning=_planning() if axis and levels[0][1] else make_table("planning", []),
         failures=make_table("failures", failures),
     )
 

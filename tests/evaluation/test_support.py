@@ -3,7 +3,7 @@
 import pytest
 
 from metaopt import artifacts, tasks
-from metaopt.evaluation.support import inside_support, training_support
+from metaopt.evaluation.support import inside_support, planning_horizon, training_support
 from metaopt.tasks import TaskSpec, shift
 from metaopt.tasks.support import number_support, template_support
 
@@ -47,6 +47,13 @@ def test_no_meta_training_no_support() -> None:
     for axis in (None, "width"):
         assert inside_support(None, task(), axis) is None
         assert inside_support(card({}), task(), axis) is None
+
+
+def test_the_planning_horizon_is_the_longest_horizon_or_a_shorter_window() -> None:
+    assert planning_horizon(card(OLD)) == 300
+    assert planning_horizon({"training": {"support": OLD, "planning_horizon": 25}}) == 25
+    assert planning_horizon(card({})) is planning_horizon(None) is None
+    assert planning_horizon({"training": {}}) is None
 
 
 def test_a_card_without_templates_says_what_it_says() -> None:

@@ -8,7 +8,8 @@ import torch
 from metaopt import tasks
 from metaopt.artifacts import load
 from metaopt.config import load_config
-from metaopt.evaluation.support import training_support
+from metaopt.estimators import ESTIMATORS
+from metaopt.evaluation.support import planning_horizon, training_support
 from metaopt.learners import get
 from metaopt.outer.export import Chosen, export
 from metaopt.outer.shards import make_learner, shard_sources
@@ -124,3 +125,21 @@ def test_support_spans_the_horizons_of_stages_and_phases(tmp_path: Path) -> None
     met = source.family.sample(source.template, source.draw(0, 2), source.stages[0])
     assert met.hash in staged.card["training"]["task_hashes"]
     assert float(source.task(0, 2, 0).horizon) == met.horizon
+
+
+def test_a_truncated_estimator_plans_as_far_as_its_window(tmp_path: Path) -> None:
+    """Persistent estimators see the whole episode, and so does a window as long as the longest one."""
+    assert {name for name in ESTIMATORS if getattr(ESTIMATORS[name], "truncated", False)} == {"truncated_es", "truncated_backprop"}
+    horizons = ["tasks.0.horizon=[40, 70]", "tasks.1.horizon=[50, 60]"]
+    told = {}
+    for name, window in (("pes", 25), ("truncated_es", 25), ("truncated_es", 40)):
+        change = [f"outer.estimator={{name: {name}, window: {window}, sigma: 0.01}}"]
+        _, _, artifact = written(tmp_path / f"{name}-{window}", *horizons, *change)
+        told[name, window] = artifact.card["training"].get("planning_horizon"), planning_horizon(artifact.card)
+    assert told == {("pes", 25): (None, 70), ("truncated_es", 25): (25, 25), ("truncated_es", 40): (40, 40)}
+    _, _, whole = written(tmp_path / "whole", "outer.estimator={name: truncated_es, window: 50, sigma: 0.01}", *_fixed_horizons(50))
+    assert "planning_horizon" not in whole.card["training"]
+
+
+def _fixed_horizons(steps: int) -> list[str]:
+    return [f"tasks.{i}.horizon=[{steps}, {steps}]" for i in range(2)]

@@ -9,6 +9,7 @@ from metaopt.evaluation.reporting.axis_figures import axis_figure
 from metaopt.evaluation.reporting.canvas import Line, lines_of
 from metaopt.evaluation.reporting.curve_figures import curve_figure, drawn_curves
 from metaopt.evaluation.reporting.headline_figures import headline_figure, task_strip, tunability_figure
+from metaopt.evaluation.reporting.planning_figure import planning_figure
 from metaopt.evaluation.reporting.profile_figures import profile_figure
 from metaopt.evaluation.reporting.verdict import axis_name
 from metaopt.evaluation.tables.results import Results, TaskCurves
@@ -53,6 +54,8 @@ def catalogue(results: Results) -> Mapping[str, Drawable]:
                 add(
                     f"axis-{measure}", caption.format(**words), partial(axis_figure, measure, axis, results.levels, results.branches, lines)
                 )
+    if len(results.planning):
+        add("planning", _PLANNING, partial(planning_figure, results.planning, results.summary, lines))
     if len(results.tasks):
         order = [task for task in results.curves if (results.tasks.task == task).any()]
         add("tasks", "Median score of every line on every task", partial(task_strip, results.tasks, lines, order))
@@ -96,6 +99,10 @@ _LEVELS = {
     ),
     "retention": "Retention along {axis}: the score over that at home{home}{stars}.",
 }
+_PLANNING = (
+    "Score over the planning horizon of meta-training, one line a method, with 95 % intervals. Shaded: the horizons of the tasks; level "
+    "lines: baselines at their largest number of trials; the rule is the reference."
+)
 _PROFILES = {
     "score_profile": "Score profile: share of runs above each score, with pointwise 95 % intervals",
     "time_profile": "Time profile: share of tasks solved within each multiple of the frozen baseline's steps",

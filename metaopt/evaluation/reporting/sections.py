@@ -31,6 +31,12 @@ _AXIS_HOW = (
 )
 
 
+_PLANNING_HOW = (
+    "Planning horizon: the inner steps that meta-training saw, which are the longest horizon of its tasks, or the window of an estimator "
+    "that does not see beyond one. Learners of one method differ in their meta-parameters only.",
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """A heading with what stands below it, in this order.
@@ -88,6 +94,8 @@ def _sections(results: Results, timings: Mapping[str, Any], figures: Sequence[st
         if len(results.branches):
             shown.append(tables.branch_table(results.branches))
         yield Section(f"Along {axis_name(results)}", drawn("axis-score", "axis-retention"), shown)
+    if len(results.planning):
+        yield Section("Planning horizon", drawn("planning"), tables.planning_tables(results.planning))
     if len(results.gaps):
         yield Section("Inside and outside the training support", tables=[tables.gap_table(results.gaps)])
     if len(results.tasks):
@@ -106,7 +114,8 @@ def _sections(results: Results, timings: Mapping[str, Any], figures: Sequence[st
         yield Section("Curves", curves, folded=len(curves) > 8, captioned=False)
     if results.notes:
         yield Section("Notes", items=results.notes)
-    yield Section("How to read this", items=(*_HOW, *(_AXIS_HOW if len(results.levels) else ())))
+    how = (*_HOW, *(_PLANNING_HOW if len(results.planning) else ()), *(_AXIS_HOW if len(results.levels) else ()))
+    yield Section("How to read this", items=how)
     yield Section("Provenance", pairs=_flat(results.provenance), folded=True)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "gap_table",
     "headline_tables",
     "level_tables",
+    "planning_tables",
     "task_tables",
     "tunability_table",
 ]
@@ -168,6 +169,26 @@ def branch_table(branches: pd.DataFrame) -> Table:
     ]
     strong = frozenset(i for i, row in enumerate(rows) if row["kind"] == "learner")
     return Table(("line", "direction", "s50", "slope a doubling", "area", "only falls"), cells, strong, "Break points", folded=True)
+
+
+def planning_tables(planning: pd.DataFrame) -> list[Table]:
+    """Return the score of every learner by its planning horizon, and by the horizon of the tasks where these differ."""
+    rows = planning.to_dict("records")
+    whole = [row for row in rows if row["horizon_steps"] != row["horizon_steps"]]
+    horizons = sorted({int(row["horizon_steps"]) for row in rows if row["horizon_steps"] == row["horizon_steps"]})
+    found = {(row["learner"], row["horizon_steps"]): row for row in rows}
+    strong = frozenset(range(len(whole)))
+    names = [(str(row["learner"]), str(row["method"]), str(row["planning_steps"])) for row in whole]
+    first = [(*name, interval(row, "score"), str(row["tasks"])) for name, row in zip(names, whole, strict=True)]
+    tables = [Table(("learner", "method", "planning horizon", "score", "tasks"), first, strong)]
+    if len(horizons) > 1:
+        cells = [
+            (*name, *(interval(found[key], "score") if (key := (name[0], float(steps))) in found else NOTHING for steps in horizons))
+            for name in names
+        ]
+        columns = ("learner", "method", "planning horizon", *(f"{steps} steps" for steps in horizons))
+        tables.append(Table(columns, cells, strong, "Score by the horizon of the tasks", folded=True))
+    return tables
 
 
 def tunability_table(tunability: pd.DataFrame) -> Table:

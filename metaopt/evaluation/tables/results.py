@@ -50,6 +50,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "tunability": ("baseline", "trials", "expected_loss", "score"),
     "levels": (*_LINE, "level", "factor", "inside_support", *_interval("score"), *_interval("retention")),
     "branches": (*_LINE, "direction", *_interval("s50"), *_interval("slope"), *_interval("area"), "falls_throughout"),
+    "planning": ("method", "learner", "planning_steps", "horizon_steps", "tasks", *_interval("score")),
     "failures": (*_LINE, "task", "reason", "runs"),
 }
 
@@ -112,6 +113,10 @@ class Results:
         branches: where levels have factors, one row a line and `direction` (`up`, `down`). Intervals: `s50` (first shift with less than
             half of the score at home; `inf` if there is none), `slope` of the retention a doubling, `area` (mean score over log shift);
             `falls_throughout`.
+        planning: where learners planned for at least two different horizons, one row a learner whose planning horizon is known, on all of
+            its tasks (`horizon_steps` NaN) and on its tasks of each horizon. `method`: what the learner has in common with others that
+            differ from it in their meta-parameters; `planning_steps`: inner steps that meta-training saw; `tasks` is a count; `score` is
+            an interval.
         failures: `runs` that failed, by line, `task` and `reason`.
     """
 
@@ -129,6 +134,7 @@ class Results:
     tunability: pd.DataFrame
     levels: pd.DataFrame
     branches: pd.DataFrame
+    planning: pd.DataFrame
     failures: pd.DataFrame
 
     @property

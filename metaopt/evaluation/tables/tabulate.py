@@ -22,6 +22,7 @@ from metaopt.evaluation.tables.notes import (
     saturation,
     smallest_p,
 )
+from metaopt.evaluation.tables.planning_table import mixed_horizons, planning_table
 from metaopt.evaluation.tables.profile_tables import score_profile_table, time_profile_table
 from metaopt.evaluation.tables.results import Results, make_table
 from metaopt.evaluation.tables.rows import ScoredTask
@@ -75,6 +76,7 @@ def tabulate(
             *reference_notes(found.curves, found.unlearned),
             *_time_notes(found.targets, times.frozen),
             *left_out_bases(suite, board, shifted),
+            *mixed_horizons(candidates),
             *smallest_p(board, learners, len(contrasts)),
             *saturation(summary),
             *edges_of_search(measured.tuned),
@@ -92,6 +94,7 @@ def tabulate(
         tunability=tunability_table(measured.tuned, summary),
         levels=levels,
         branches=branches,
+        planning=planning_table(board, candidates, {task.name: task.spec.horizon for task in scored}),
         failures=failures,
     )
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from metaopt.baselines import Curves
-from metaopt.evaluation.reporting import axis_figures, headline_figures
+from metaopt.evaluation.reporting import axis_figures, headline_figures, planning_figure
 from metaopt.evaluation.reporting.canvas import canvas, label, lines_of, most_tuned, picture
 from metaopt.evaluation.reporting.curve_figures import band_table, curve_figure, drawn_curves
 from metaopt.evaluation.reporting.figure_catalogue import catalogue, curves_name
@@ -184,6 +184,39 @@ def test_a_task_on_which_every_median_is_lost_can_be_drawn(lines):
     assert curve_figure("lost", [(lines[0], lost)], ("png",))["png"].startswith(b"\x89PNG")
 
 
+def planning_panel(planning, monkeypatch):
+    results = made.ordered()
+    args = (planning, results.summary, lines_of(results.summary), ())
+    return panels(lambda: planning_figure.planning_figure(*args), monkeypatch, planning_figure)[0]
+
+
+def test_a_method_is_one_line_over_its_planning_horizons(lines, monkeypatch):
+    axes = planning_panel(made.ordered().planning, monkeypatch)
+    drawn = {one.get_color(): one for one in axes.lines if one.get_linestyle() == "-" and one.get_marker() != "None"}
+    found = {colour: list(zip(*one.get_data(), strict=True)) for colour, one in drawn.items()}
+    looks = {line.learner: line.colour for line in lines}
+    own = {name: pytest.approx(score) for name, score in made.LEARNERS.items()}
+    assert found[looks["celo2-base"]] == [(20.0, own["celo2-base"]), (1000.0, own["<script>"])], "the look of its first learner"
+    assert found[looks[list(own)[2]]] == [(300.0, own[list(own)[2]])]
+    assert axes.get_xscale() == "log"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["20", "300", "1000"]
+
+
+def test_planning_has_level_lines_for_tuned_baselines_and_the_span_of_horizons(monkeypatch):
+    results = made.ordered()
+    axes = planning_panel(results.planning, monkeypatch)
+    levels = {round(float(one.get_ydata()[0]), 9) for one in axes.lines if list(one.get_xdata()) == [0, 1]}
+    tuned = results.summary[(results.summary.kind == "baseline") & (results.summary.trials == 15)]
+    assert levels == {1.0, *(round(float(score), 9) for score in tuned.score)}
+    (span,) = axes.patches[:1]
+    assert [span.get_x(), span.get_x() + span.get_width()] == [1000.0, 5000.0]
+
+
+def test_labels_of_planning_horizons_keep_their_distance(monkeypatch):
+    many = made.ordered().planning.assign(method="m", planning_steps=[10, 10, 10, 11, 11, 11, 1000, 1000, 1000])
+    assert [text.get_text() for text in planning_panel(many, monkeypatch).get_xticklabels()] == ["10", "1000"]
+
+
 def test_lines_find_their_curves_by_name(lines):
     found = drawn_curves(lines, {"celo2-base": 1, "sgd K=15": 2}, {"sgd K=15": 3, "other": 4})
     assert [(line.name, curves) for line, curves in found] == [("celo2-base", 1), ("sgd K=15", 3)]
@@ -204,6 +237,8 @@ def test_figures_without_data_are_absent():
     nothing = replace(hopeless, levels=hopeless.levels.assign(retention=np.nan))
     assert "axis-score" in catalogue(nothing)
     assert "axis-retention" not in catalogue(nothing)
+    assert "planning" in catalogue(hopeless)
+    assert "planning" not in catalogue(made.unordered())
 
 
 def test_names_of_curves_are_names_of_files():

@@ -132,6 +132,24 @@ def test_break_points_may_be_infinite_or_undefined():
     assert (rows[0][-1], rows[1][-1]) == ("yes", "no")
 
 
+def test_planning_tells_scores_by_both_horizons():
+    whole, by_task = tables.planning_tables(made.ordered().planning)
+    assert whole.columns == ("learner", "method", "planning horizon", "score", "tasks")
+    assert [row[:3] for row in whole.rows][:2] == [("celo2-base", "celo2_base", "20"), ("<script>", "celo2_base", "1000")]
+    assert whole.rows[0][3:] == ("0.80 [0.73, 0.87]", "3")
+    assert by_task.columns[3:] == ("1000 steps", "5000 steps")
+    assert by_task.rows[0][3:] == ("0.80 [0.73, 0.87]", "0.60 [0.53, 0.67]")
+    assert by_task.folded
+
+
+def test_planning_on_tasks_of_one_horizon_is_one_table_and_gaps_are_empty():
+    planning = made.ordered().planning
+    (one,) = tables.planning_tables(planning[planning.horizon_steps != 5000.0])
+    assert len(one.rows) == 3
+    lacking = planning[(planning.learner != "celo2-base") | (planning.horizon_steps != 5000.0)]
+    assert tables.planning_tables(lacking)[1].rows[0][3:] == ("0.80 [0.73, 0.87]", NOTHING)
+
+
 def test_tunability_has_a_column_a_budget():
     table = tables.tunability_table(made.plain().tunability)
     assert table.columns == ("baseline", *(f"{what}, K={k}" for what in ("loss", "score") for k in (1, 5, 15, 100)))

@@ -76,6 +76,7 @@ def test_every_table_has_its_columns_and_is_strict_json(results):
     assert results.summary.learner.tolist() == ["twin", "still", "bad", "gone", *["adamw"] * 3, *["sgd"] * 3]
     assert results.levels.empty
     assert results.branches.empty
+    assert results.planning.empty
     assert results.gaps.empty
 
 
