@@ -13,7 +13,7 @@ OPTIONS: dict[str, tuple[dict[str, object], ...]] = {
     "full_es": ({}, {"objective": "last", "difference": "sign"}),
     "truncated_backprop": ({}, {"objective": "last", "clip": 0.01}),
     "full_backprop": ({}, {"objective": "last", "checkpoint_steps": 2}),
-    "forward_mode": ({}, {"tangents": 2, "clip": 0.01}),
+    "forward_mode": ({}, {"tangents": 2, "clip": 0.01, "objective": "last"}),
     "uoro": ({},),
 }
 

@@ -1,6 +1,7 @@
 """Forward mode against backpropagation on bundled tasks, and directions that belong to an episode."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -38,6 +39,45 @@ def test_it_equals_backpropagation(rule: str, family: str, template: str, theta)
     torch.testing.assert_close(mean, flatten(reverse.grad), rtol=1e-9, atol=1e-12)
     assert sum(each.loss for each in estimates) / 3 == pytest.approx(reverse.loss, rel=1e-12)
     assert [(each.inner_steps, each.sequential_steps) for each in estimates] == [(6, 3)] * 3
+
+
+def test_the_last_loss_of_runs_that_end_in_a_window() -> None:
+    truth = smooth.exact("last")
+    theta, whole = smooth.Smooth().init_theta(), ForwardMode(window=12, objective="last").build(smooth.Smooth(), Endless(12), 2, 0)
+    found = whole.estimate(theta, 0)
+    torch.testing.assert_close(flatten(found.grad), truth, rtol=1e-12, atol=1e-14)
+    assert found.loss == pytest.approx(float(smooth.losses(theta)[-1]), rel=1e-12)
+    windows = ForwardMode(window=5, objective="last").build(smooth.Smooth(), Endless(12), 1, 0)
+    estimates = [
+        windows.estimate(theta, k) for k in range(5)
+    ]  # runs end at step 2 of the third window, and at the end of the fifth but one
+    assert [torch.isfinite(flatten(each.grad)).all().item() for each in estimates] == [False, False, True, False, True]
+    assert [math.isfinite(each.loss) for each in estimates] == [False, False, True, False, True]
+    for each in (estimates[2], estimates[4]):
+        torch.testing.assert_close(flatten(each.grad), truth, rtol=1e-12, atol=1e-14)
+
+
+def test_every_run_counts_once_for_its_last_loss() -> None:
+    theta = smooth.Smooth().init_theta()
+    staggered = ForwardMode(window=12, objective="last").build(smooth.Smooth(), Endless(12, staggered=True), 5, 0)
+    staggered.estimate(theta, 0)  # runs that begin in their midst end earlier
+    found = staggered.estimate(theta, 1)
+    torch.testing.assert_close(flatten(found.grad), smooth.exact("last"), rtol=1e-12, atol=1e-14)
+    assert (found.inner_steps, found.sequential_steps, found.diverged) == (120, 12, 0)
+    assert found.loss_se == pytest.approx(0.0, abs=1e-12)
+
+
+def test_all_patterns_of_signs_average_to_the_last_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    patterns = 1.0 - 2.0 * torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)), dtype=torch.float64)
+    monkeypatch.setattr(forward.ForwardModeEstimator, "_directions", lambda self, places, like: patterns[:, None])
+    recipe = ForwardMode(window=12, tangents=1, objective="last")
+    found = recipe.build(smooth.Smooth(), Endless(12), 4, 0).estimate(smooth.Smooth().init_theta(), 0)
+    torch.testing.assert_close(flatten(found.grad), smooth.exact("last"), rtol=1e-12, atol=1e-14)
+
+
+def test_an_unknown_objective_is_refused() -> None:
+    with pytest.raises(ConfigError, match="objective must be mean or last, got 'first'"):
+        ForwardMode(window=2, objective="first").build(smooth.Smooth(), Endless(), 2, 0)  # type: ignore[arg-type]
 
 
 def test_float32_is_close() -> None:
