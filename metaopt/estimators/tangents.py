@@ -6,14 +6,12 @@ A forward-mode estimator wraps the learner in one whose carry holds the inner ru
 respect to theta, so that both restart, persist from window to window, and are saved together.
 """
 
-import functools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metaopt import seeds
@@ -22,6 +20,7 @@ from metaopt.estimators.estimator import MetaGradient
 from metaopt.estimators.evolution import mean_and_error
 from metaopt.estimators.flat import unflatten
 from metaopt.inner.particles import Pairs
+from metaopt.learners.forward_mode import jvp
 from metaopt.learners.learner import Carry
 from metaopt.learners.update_rules import Theta
 
@@ -61,17 +60,8 @@ def unprefixed(theta: Theta, part: str) -> Theta:
 
 def pushed(function: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """Return (tangents of the first output, the second output) of a function of two outputs."""
-    _load_forward_rules()
     found: Any = jvp(function, primals, tangents, has_aux=True)
     return found[1], found[2]
-
-
-@functools.cache
-def _load_forward_rules() -> None:
-    """Make torch load its forward-mode rules now: its own way of compiling them warns of a deprecation, once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def pulled(function: Callable[[Theta], Any], theta: Theta) -> tuple[Any, Callable[[Any], Theta], Any]:

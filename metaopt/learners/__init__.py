@@ -4,6 +4,9 @@ from typing import Any
 
 from metaopt.errors import ConfigError
 from metaopt.learners.dog import DoG, LDoG
+from metaopt.learners.hypergradients import PRESETS
+from metaopt.learners.hypergradients.hdm import HDMBest
+from metaopt.learners.hypergradients.metaoptimize import MetaOptimize
 from metaopt.learners.lbfgs import LBFGS
 from metaopt.learners.learner import SCHEDULES, Carry, GradientLearner, Learner, Schedule, StepRecord, named_schedule, schedule_factor
 from metaopt.learners.prodigy import Prodigy
@@ -30,6 +33,8 @@ __all__ = [
 
 # Hand-made learners that are no update rules, because they look at all tensors at once.
 WHOLE_MODEL: dict[str, type[WholeModelLearner]] = {learner.name: learner for learner in (ScheduleFreeAdamW, Prodigy, LBFGS, DoG, LDoG)}
+WHOLE_MODEL |= PRESETS
+WHOLE_MODEL |= {learner.name: learner for learner in (HDMBest, MetaOptimize)}
 
 
 def register(rule: type[UpdateRule]) -> type[UpdateRule]:
