@@ -135,6 +135,17 @@ def _distance_over_gradients(name: str) -> Baseline:
     return Baseline(name, name, 1.0, axes, (), "constant", ("constant",), rate_step=0.1, rate_first=-7, stored=False)
 
 
+def _hypergradient(rule: str, default_lr: float, axes: tuple[Axis, ...]) -> Baseline:
+    """Return an optimizer that learns its rate: the optimizer's own search, and the rate of its rate, two decades either way.
+
+    The schedule, if any, multiplies the learned rate.
+    """
+    name = f"hypergradient_{rule}"
+    usual = WHOLE_MODEL[name]().hyperparameters["hyper_lr"]
+    found = (Axis("hyper_lr", usual / 100, usual * 100), *axes)
+    return Baseline(name, name, default_lr, found, (), "constant", ("constant", "warmup_cosine"), stored=False)
+
+
 _BASELINES = Registry(
     "baseline",
     "metaopt.baselines",
@@ -167,6 +178,10 @@ _BASELINES = Registry(
             Baseline("lbfgs", "lbfgs", 1.0, (), (), "constant", ("constant",), rate_step=0.1, rate_first=-13, full_batch=True),
             _distance_over_gradients("dog"),
             _distance_over_gradients("ldog"),
+            _hypergradient("sgd", 0.1, (_COUPLED,)),
+            _hypergradient("momentum", 0.01, (_COUPLED, _MOMENTUM)),
+            _hypergradient("adam", 1e-3, (_COUPLED, _BETA1, _BETA2)),
+            _hypergradient("adamw", 1e-3, (_DECOUPLED, _BETA1, _BETA2)),
         )
     },
 )

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from metaopt.baselines.code_version import meaningful_source
-from metaopt.learners import Learner
+from metaopt.learners import GradientLearner, Learner
 
 __all__ = ["optimizer_code", "optimizer_modules"]
 
@@ -22,7 +22,8 @@ def optimizer_code(learner: Learner) -> str:
 
 def optimizer_modules(learner: Learner) -> tuple[str, ...]:
     """Return the names of the modules: where the rule (or the learner without one) is defined, and what that imports of its package."""
-    waiting, known = [type(getattr(learner, "rule", learner)).__module__], set[str]()
+    formula = learner.rule if isinstance(learner, GradientLearner) else learner
+    waiting, known = [type(formula).__module__], set[str]()
     while waiting:
         name = waiting.pop()
         if name not in known:

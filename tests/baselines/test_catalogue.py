@@ -7,7 +7,7 @@ import torch
 
 from metaopt import baselines
 from metaopt.errors import ConfigError
-from metaopt.learners import SCHEDULES, WHOLE_MODEL
+from metaopt.learners import SCHEDULES, WHOLE_MODEL, GradientLearner
 from metaopt.learners.update_rules import RULES
 
 
@@ -30,7 +30,7 @@ def test_larger_budgets_contain_smaller_ones(name):
 def test_every_trial_sets_hyperparameters_that_the_learner_has_and_stays_in_range(name):
     baseline = baselines.get(name)
     learner = baseline.learner()
-    own = getattr(learner, "rule", learner).hyperparameters
+    own = (learner.rule if isinstance(learner, GradientLearner) else learner).hyperparameters
     rates = baseline.rates(15)
     for trial in baseline.trials(baselines.MOST_TRIALS)[1:]:
         assert trial.hyperparameters.keys() <= own.keys()
@@ -58,6 +58,24 @@ def test_the_default_is_the_documented_one():
         assert trial["weight_decay"] == group["weight_decay"], name
         if "betas" in group:
             assert (trial["beta1"], trial["beta2"]) == group["betas"], name
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "adam", "adamw"])
+def test_a_hypergradient_optimizer_searches_what_its_base_does_and_its_own_rate(rule):
+    base = next(one for one in map(baselines.get, baselines.names()) if one.rule == rule)
+    learning = baselines.get(f"hypergradient_{rule}")
+    assert learning.rates(15) == base.rates(15)
+    own, *others = learning.axes
+    assert (own.name, tuple(others)) == ("hyper_lr", base.axes)
+    assert own.low < learning.default().hyperparameters["hyper_lr"] < own.high
+    assert learning.schedule == "constant"
+    assert {name: value for name, value in learning.default().values if name != "hyper_lr"} == base.default().hyperparameters
+
+
+def test_distance_over_gradients_begins_at_the_authors_values():
+    for name in ("dog", "ldog"):
+        assert baselines.get(name).default().hyperparameters == {"lr": 1.0, "reps_rel": 1e-6, "weight_decay": 0.0}
+        assert baselines.get(name).schedules == ("constant",)
 
 
 def test_rates_are_thirds_of_a_decade():

@@ -13,6 +13,12 @@ def test_an_optimizer_is_made_of_what_it_imports():
     assert {"prodigy", "whole_model", "learner", "update_rules.classic"} <= behind("prodigy")
 
 
+def test_a_hypergradient_optimizer_is_made_of_its_tower_and_its_base():
+    found = behind("hypergradient_adamw")
+    assert {"hypergradients.learner", "hypergradients.towers", "whole_model", "update_rules.classic"} <= found
+    assert "prodigy" not in found
+
+
 def test_other_optimizers_do_not_count():
     assert "update_rules.newton_schulz" not in behind("adamw")
     assert "prodigy" not in behind("schedule_free_adamw")
