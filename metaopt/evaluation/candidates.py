@@ -2,7 +2,7 @@
 
 | written | means |
 |---|---|
-| path, bundled or cached name, `Artifact` | the artifact at lr = 1 with its card's default schedule over the task's horizon |
+| path, bundled or cached name, `Artifact` | the artifact at lr = 1, with its card's default or learned schedule over the task's horizon |
 | `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine |
 | `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; its usual schedule |
 | `BASELINE+SCHEDULE` | a baseline under another schedule |
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from metaopt import artifacts, baselines, learners
 from metaopt.artifacts import Artifact
+from metaopt.artifacts.schedule import is_schedule, learned_schedule
 from metaopt.errors import ConfigError
 from metaopt.learners import SCHEDULES, GradientLearner, Learner, Schedule
 from metaopt.learners.update_rules import get_rule
@@ -144,13 +145,16 @@ def _one(entry: LearnerLike) -> Candidate:
 
 def _from_artifact(artifact: Artifact) -> Candidate:
     card = artifact.card
-    if card["kind"] != "update_rule":
-        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']!r}; only update_rule can be evaluated")
+    if card["kind"] != "update_rule" and not is_schedule(artifact):
+        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']!r}; only update_rule and schedules can be evaluated")
     if card["training"]["outer_steps"] and "horizon" not in card["training"]["support"]:
         raise ConfigError(
             f"artifact {artifact.name!r}: its card tells of meta-training but not on which horizon; save it again with"
             " training.support.horizon = [fewest, most] inner steps"
         )
+    if is_schedule(artifact):
+        learner, theta = learned_schedule(artifact)
+        return Candidate(artifact.name, learner, theta, card, kind=card["kind"])
     given = card["step"]["default_schedule"]
     schedule = Schedule(**given) if given else SCHEDULES["constant"]
     theta = dict(artifact.weights)

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from metaopt.artifacts import Artifact, load
+from metaopt.artifacts.schedule import is_schedule
 from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.learners import Schedule
 from metaopt.learners.update_rules import Theta, UpdateRule, get_rule, hyper
@@ -45,6 +46,10 @@ def resolve(artifact: str | os.PathLike[str] | Artifact | UpdateRule) -> Source:
         theta = artifact.init_theta(0)
         return Source(artifact, theta, float(hyper(artifact, theta, "lr")), None, artifact.name)
     card, theta = artifact.card, dict(artifact.weights)
+    if is_schedule(artifact):
+        raise ConfigError(
+            f"artifact {artifact.name!r} is a learned schedule; run it with LearnedSchedule(optimizer, artifact, total_steps)"
+        )
     if card["kind"] != "update_rule":
         raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']}; LearnedOptimizer runs kind update_rule")
     rule = get_rule(card["rule"]["name"], **card["rule"]["options"])

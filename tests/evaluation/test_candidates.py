@@ -8,7 +8,10 @@ import torch
 from metaopt.artifacts import Artifact, new_card
 from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.evaluation.candidates import resolve
+from metaopt.evaluation.runs.fingerprint import fingerprint
+from metaopt.evaluation.suites import load_suite
 from metaopt.learners import SCHEDULES, Schedule, get
+from metaopt.learners.hypergradients.schedule import scheduled_learner
 
 
 def artifact(name="mine", **fields):
@@ -113,5 +116,32 @@ def test_a_meta_trained_learner_without_its_horizon_is_refused():
 
 
 def test_other_kinds_of_artifact_are_refused():
-    with pytest.raises(ConfigError, match="only update_rule can be evaluated"):
+    with pytest.raises(ConfigError, match="only update_rule and schedules can be evaluated"):
         resolve(artifact(kind="policy"))
+
+
+def test_a_learned_schedule_is_its_learner(tmp_path):
+    options = {"learn": ["lr", "beta1"], "values": 3, "shape": "constant"}
+    learner = scheduled_learner("adamw", **options)
+    fields = {"options": options, "kind": "hypergradient", "interface": "learned_schedule/1"}
+    path = Artifact(new_card("mine", "adamw", **fields), learner.init_theta(0)).save(tmp_path / "mine")
+    [one] = resolve(str(path))
+    assert (one.name, one.kind, one.learner) == ("mine", "hypergradient", learner)
+    assert all(torch.equal(one.theta[name], value) for name, value in learner.init_theta(0).items())
+    assert one.hash != dataclasses.replace(one, learner=dataclasses.replace(learner, shape="linear")).hash
+    assert all("hypergradient" in task.kinds for task in load_suite("quick").tasks)
+    trained = new_card("mine", "adamw", **fields, training={"outer_steps": 3})
+    with pytest.raises(ConfigError, match="its card tells of meta-training but not on which horizon"):
+        resolve(Artifact(trained, learner.init_theta(0)))
+    with pytest.raises(ConfigError, match="is of kind 'policy'; only update_rule and schedules can be evaluated"):
+        resolve(Artifact(new_card("other", "adamw", kind="policy", interface="policy/1"), {}))
+
+
+def test_runs_of_a_learned_schedule_can_be_kept():
+    learner = scheduled_learner("momentum", learn=["lr", "momentum"])
+    theta = learner.init_theta(0)
+    mark = fingerprint(learner, theta)
+    assert mark is not None
+    assert mark == fingerprint(scheduled_learner("momentum", learn=["lr", "momentum"]), theta)
+    assert mark != fingerprint(scheduled_learner("momentum", learn=["lr", "momentum"], momentum=0.8), theta)
+    assert mark != fingerprint(learner, {**theta, "lr": theta["lr"] + 1e-3})
