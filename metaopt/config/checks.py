@@ -50,9 +50,7 @@ def _check_phases(config: "Config", window: int) -> None:
             if pattern == "*":
                 continue
             if not names:
-                from metaopt import learners  # with theta itself, which only patterns need
-
-                names = list(learners.get(config.learner.rule, **config.learner.options).init_theta(0))
+                names = list(config.learner.build().init_theta(0))
             if not fnmatch.filter(names, pattern):
                 near = difflib.get_close_matches(re.sub(r"[*?\[\]]", "", pattern), names, n=1, cutoff=0.0)[0]
                 listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -53,17 +53,18 @@ class Chosen:
         entries = self.entries()
         return option_model(base, self.key, name, entries[name]) if isinstance(name, str) and name in entries else None
 
-    def __get_pydantic_core_schema__(self, base: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
-        def validate(value: Any) -> Any:
-            if isinstance(value, base):
-                return value
-            if not isinstance(value, dict):
-                raise PydanticKnownError("dict_type")
-            if (name := value.get(self.key)) is None and self.key not in value:
-                raise PydanticCustomError("missing_name", "", {"at": [self.key]})
-            model = self.model(base, value)
-            if model is None:
-                raise PydanticCustomError("unknown_name", "", {"at": [self.key], "allowed": list(self.entries()), "value": name})
-            return model.model_validate_json(json.dumps(value))  # through JSON: strict, yet a list may stand for a tuple
+    def section(self, base: type[BaseModel], value: Any) -> Any:
+        """Return the section that `value` spells; errors are pydantic's."""
+        if isinstance(value, base):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticKnownError("dict_type")
+        if (name := value.get(self.key)) is None and self.key not in value:
+            raise PydanticCustomError("missing_name", "", {"at": [self.key]})
+        model = self.model(base, value)
+        if model is None:
+            raise PydanticCustomError("unknown_name", "", {"at": [self.key], "allowed": list(self.entries()), "value": name})
+        return model.model_validate_json(json.dumps(value))  # through JSON: strict, yet a list may stand for a tuple
 
-        return core_schema.no_info_plain_validator_function(validate)
+    def __get_pydantic_core_schema__(self, base: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(functools.partial(self.section, base))

@@ -13,9 +13,9 @@ from pydantic_core import PydanticCustomError
 
 from metaopt.config.augmentations import AugmentationsConfig
 from metaopt.config.checks import check_between_sections
-from metaopt.config.options import Chosen
+from metaopt.config.learner import LearnerChoice, LearnerConfig, LearnerSection, ScheduleConfig
 from metaopt.config.outer import EstimatorConfig, OptimizerConfig, OuterConfig, ValidationConfig
-from metaopt.config.sections import Count, Fraction, Name, NonNegative, Section, check_range, config_error
+from metaopt.config.sections import Count, Fraction, Name, Section, check_range, config_error
 
 __all__ = [
     "ArtifactConfig",
@@ -26,30 +26,11 @@ __all__ = [
     "LearnerConfig",
     "OptimizerConfig",
     "OuterConfig",
+    "ScheduleConfig",
     "TaskConfig",
     "ValidationConfig",
     "config_error",
 ]
-
-
-def _learned_rules() -> dict[str, Any]:
-    """Return the rules that have something to learn, by name."""
-    from metaopt.learners.update_rules import CLASSIC, RULES
-
-    return {name: RULES[name] for name in RULES if name not in CLASSIC}
-
-
-class LearnerConfig(Section):
-    """An update rule by name; further keys are the rule's own options, the fields of its dataclass."""
-
-    rule: str
-    schedule: Literal["constant", "warmup_cosine"] = "constant"
-    weight_decay: NonNegative = 0.0
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of `learners.get(rule, **options)`."""
-        return self.model_dump(exclude={"rule"})
 
 
 class TaskConfig(Section):
@@ -91,7 +72,7 @@ class Config(Section):
 
     name: Name
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    learner: Annotated[LearnerConfig, Chosen("rule", _learned_rules)]
+    learner: Annotated[LearnerSection, LearnerChoice()]
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     augmentations: AugmentationsConfig = AugmentationsConfig()
     outer: OuterConfig

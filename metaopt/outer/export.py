@@ -6,6 +6,8 @@ from typing import Any
 
 from metaopt.artifacts import Artifact, new_card
 from metaopt.config import Config
+from metaopt.config.learner import ScheduleConfig
+from metaopt.learners.hypergradients.schedule import INTERFACE
 from metaopt.learners.update_rules import FEATURES, Theta
 from metaopt.outer.selection import Selection
 from metaopt.outer.shards import shard_sources
@@ -55,6 +57,28 @@ def _planning(config: Config, longest: int) -> dict[str, int]:
     return {"planning_horizon": recipe.window} if getattr(recipe, "truncated", False) and recipe.window < longest else {}
 
 
+def _learner_fields(config: Config) -> dict[str, Any]:
+    """Return what the card says about the learner, besides its rule.
+
+    The values of a learned schedule are absolute: its `base_lr` is 1, and it needs no default schedule but the length of the run.
+    """
+    section = config.learner
+    if isinstance(section, ScheduleConfig):
+        return {
+            "kind": "hypergradient",
+            "interface": INTERFACE,
+            "options": section.options,
+            "step": {"base_lr": 1.0, "default_schedule": None},
+            "limits": {"needs_total_steps": True},
+        }
+    schedule = {"warmup_frac": config.artifact.warmup_frac, "final_frac": config.artifact.final_lr_frac}
+    return {
+        "options": {name: value for name, value in section.options.items() if name not in ("schedule", "weight_decay")},
+        "features": list(FEATURES.get(section.rule, ())),
+        "step": {"default_schedule": schedule},
+    }
+
+
 def export(
     config: Config,
     theta: Theta,
@@ -70,8 +94,6 @@ def export(
     Raises:
         UnsafeArtifactError: `path` holds something else.
     """
-    options = config.learner.options
-    schedule = {"warmup_frac": config.artifact.warmup_frac, "final_frac": config.artifact.final_lr_frac}
     hashes = {
         source.family.sample(source.template, seed, source.stages[0] if source.stages else source.horizon).hash
         for source in shard_sources(config)
@@ -98,9 +120,7 @@ def export(
     card = new_card(
         config.artifact_name,
         config.learner.rule,
-        options={name: value for name, value in options.items() if name not in ("schedule", "weight_decay")},
-        features=list(FEATURES.get(config.learner.rule, ())),
-        step={"default_schedule": schedule},
+        **_learner_fields(config),
         training={
             "config_hash": config.hash,
             "distribution": [entry.model_dump(mode="json") for entry in config.tasks],

@@ -13,7 +13,7 @@ from metaopt.config import Config
 from metaopt.estimators import Recipe
 from metaopt.inner.cost import StepCost, step_cost
 from metaopt.inner.live_bytes import storage_bytes
-from metaopt.learners import GradientLearner
+from metaopt.learners import Learner
 from metaopt.outer.curriculum import Curriculum, template_cost
 from metaopt.outer.mixing import turn
 from metaopt.outer.shards import make_learner, shard_sources
@@ -169,9 +169,7 @@ def _family_by_family(sources: Sequence[TaskSource]) -> list[int]:
     return [shard for _, shard in sorted(keys)]
 
 
-def _probe(
-    recipe: Recipe, learner: GradientLearner, source: TaskSource, pairs: int, step_seconds: float, device: str
-) -> tuple[bool, float]:
+def _probe(recipe: Recipe, learner: Learner, source: TaskSource, pairs: int, step_seconds: float, device: str) -> tuple[bool, float]:
     """Return whether an estimate unrolls whole runs, and its time over that of the plain steps that it makes (noise, derivatives, ...)."""
     window = min(_PROBE_STEPS, recipe.window)
     short = replace(recipe, window=window)  # type: ignore[type-var]

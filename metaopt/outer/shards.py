@@ -7,11 +7,11 @@ has seen, so that a lost one is rebuilt from the last committed state and the th
 from dataclasses import dataclass
 from typing import Any
 
-from metaopt import learners, tasks
+from metaopt import tasks
 from metaopt.cluster import Shared, StateMissing, WorkItem
 from metaopt.config import Config
 from metaopt.estimators import Estimator, MetaGradient
-from metaopt.learners import GradientLearner, Learner
+from metaopt.learners import Learner
 from metaopt.learners.update_rules import Theta
 from metaopt.outer.curriculum import stage_horizons
 from metaopt.outer.phases import PartlyFrozen
@@ -22,9 +22,9 @@ from metaopt.tasks.source import TaskSource
 __all__ = ["CatchUp", "ShardSetup", "ShardWork", "ShardWorker", "check_buildable", "make_learner", "shard_sources"]
 
 
-def make_learner(config: Config) -> GradientLearner:
+def make_learner(config: Config) -> Learner:
     """Return the learner that a config describes."""
-    return learners.get(config.learner.rule, **config.learner.options)
+    return config.learner.build()
 
 
 def shard_sources(config: Config, phase: int = 0) -> tuple[TaskSource, ...]:

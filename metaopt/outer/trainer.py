@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from metaopt.cluster import make_pool, versions
 from metaopt.cluster.pool import fixed_threads
 from metaopt.config import Config
+from metaopt.learners.hypergradients.schedule import ScheduledLearner
 from metaopt.outer import checkpoint
 from metaopt.outer.checkpoint import Meta
 from metaopt.outer.export import Chosen, export
@@ -18,6 +19,7 @@ from metaopt.outer.metrics import read_metrics, read_rows
 from metaopt.outer.plots import plot_run
 from metaopt.outer.prediction import predict
 from metaopt.outer.run_directory import RunDirectory
+from metaopt.outer.schedule_plot import plot_schedule
 from metaopt.outer.shards import ShardSetup, check_buildable, make_learner, shard_sources
 from metaopt.outer.signals import StopRequest
 from metaopt.outer.snapshot import Snapshot
@@ -119,6 +121,8 @@ def train(
             seconds = sum(row["worker_s"] for row in read_rows(directory.timing))
             export(config, loop.result, change, loop.step, loop.totals["inner_steps"], seconds / 3600, directory.artifact, chosen)
             plot_run(read_rows(directory.metrics), directory.plots)
+            if isinstance(learner := make_learner(config), ScheduledLearner):
+                plot_schedule(learner, loop.result, directory.plots)
         early = loop.step if loop.finished and loop.step < config.outer.steps else None
         return Run(directory.path, directory.artifact, loop.lost, change is None, change, chosen, early)
 
