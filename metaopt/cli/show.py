@@ -1,9 +1,10 @@
 """`metaopt show`: a run's progress and plots, or an artifact's card."""
 
 import json
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,9 +12,13 @@ from metaopt.cli.options import json_option, speech_options
 from metaopt.cli.output import json_text, print_rows
 from metaopt.errors import ConfigError
 
+if TYPE_CHECKING:
+    from metaopt.artifacts import Artifact
+
 __all__ = ["command"]
 
 _SHOWN_STEPS = 12
+_BAR, _DECADE = 24, math.log(10.0)  # characters of the longest bar, less one; the least that a whole bar stands for
 _SHOWN_COLUMNS = ("step", "loss", "loss_se", "grad_norm", "lr", "diverged", "skipped", "quarantined")  # 80 characters; --json has all
 _VALIDATION_COLUMNS = ("step", "kind", "loss", "loss_se", "change", "change_se", "best_step", "waiting")
 
@@ -69,12 +74,35 @@ def _print_some(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 
 def _show_card(name: str, as_json: bool, quiet: bool) -> None:
     from metaopt.artifacts import load
+    from metaopt.artifacts.schedule import is_schedule
 
-    card = load(name).card
+    artifact = load(name)
+    card = artifact.card
+    rows = _schedule_rows(artifact) if is_schedule(artifact) else []
     if as_json:
-        click.echo(json_text(card))
-    else:
-        _print_pairs({key: card[key] for key in ("name", "kind", "rule")} if quiet else card)
+        click.echo(json_text({**card, "schedule": rows} if rows else card))
+        return
+    _print_pairs({key: card[key] for key in ("name", "kind", "rule")} if quiet else card)
+    if rows and not quiet:
+        click.echo()
+        lowest, highest = (math.log(pick(row["lr"] for row in rows)) for pick in (min, max))
+        bars = [round(_BAR * (math.log(row["lr"]) - lowest) / max(highest - lowest, _DECADE)) for row in rows]
+        print_rows([{**row, "log lr": "#" * (1 + bar)} for row, bar in zip(rows, bars, strict=True)], as_json=False)
+
+
+def _schedule_rows(artifact: "Artifact") -> list[dict[str, float]]:
+    """Return the values of a learned schedule where its numbers are: at its knots, or where its segments begin."""
+    import torch
+
+    from metaopt.artifacts.schedule import learned_schedule
+    from metaopt.learners.hypergradients.schedule import hyperparameters_at
+
+    learner, theta = learned_schedule(artifact)
+    intervals = learner.values if learner.shape == "constant" else max(1, learner.values - 1)
+    end = torch.tensor(float(intervals), dtype=torch.float64)
+    exact = {name: value.double() for name, value in theta.items()}
+    found = [hyperparameters_at(exact, learner.shape, torch.tensor(i), end) for i in range(learner.values)]
+    return [{"of horizon": i / intervals, **{name: float(value) for name, value in row.items()}} for i, row in enumerate(found)]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

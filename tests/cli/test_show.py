@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from metaopt.artifacts import Artifact, new_card
 from metaopt.cli.main import cli
 from metaopt.config import load_config
+from metaopt.learners.hypergradients.schedule import scheduled_learner
 
 
 @pytest.fixture
@@ -88,3 +89,31 @@ def test_artifact_shows_its_card(tmp_path: Path) -> None:
     shown = dict(line.split(maxsplit=1) for line in runner.invoke(cli, ["show", str(path)]).stdout.splitlines())
     assert (shown["name"], shown["rule.name"], shown["step.base_lr"]) == ("mine", "learnable_adam", "1.0")
     assert json.loads(runner.invoke(cli, ["show", str(path), "--json"]).stdout)["name"] == "mine"
+
+
+@pytest.mark.parametrize(("shape", "places"), [("linear", [0.0, 0.5, 1.0]), ("constant", [0.0, 1 / 3, 2 / 3])])
+def test_learned_schedule_shows_its_values(shape: str, places: list[float], tmp_path: Path) -> None:
+    options = {"learn": ["lr", "beta1"], "values": 3, "shape": shape, "lr": 0.01}
+    theta = scheduled_learner("adamw", **options).init_theta(0)
+    theta["lr"] += torch.tensor([0.0, 2.302585, -2.302585])
+    card = new_card("mine", "adamw", options=options, kind="hypergradient", interface="learned_schedule/1")
+    path = Artifact(card, theta).save(tmp_path / "mine")
+    text = CliRunner().invoke(cli, ["show", str(path)]).stdout
+    card_text, table = text.split("\n\n")
+    assert "interface" in card_text
+    lines = [line.split() for line in table.splitlines()]
+    assert lines[0] == ["of", "horizon", "lr", "beta1", "log", "lr"]
+    assert [line[1:3] for line in lines[1:]] == [["0.01", "0.9"], ["0.1", "0.9"], ["0.001", "0.9"]]
+    assert [len(line[3]) for line in lines[1:]] == [13, 25, 1]
+    assert "log lr" not in CliRunner().invoke(cli, ["show", str(path), "-q"]).stdout
+    rows = json.loads(CliRunner().invoke(cli, ["show", str(path), "--json"]).stdout)["schedule"]
+    assert [row["of horizon"] for row in rows] == pytest.approx(places)
+    assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.1, 0.001], rel=1e-5)
+
+
+def test_a_constant_schedule_has_short_bars(tmp_path: Path) -> None:
+    options = {"values": 2, "lr": 0.01}
+    card = new_card("mine", "sgd", options=options, kind="hypergradient", interface="learned_schedule/1")
+    path = Artifact(card, scheduled_learner("sgd", **options).init_theta(0)).save(tmp_path / "mine")
+    table = CliRunner().invoke(cli, ["show", str(path)]).stdout.split("\n\n")[1]
+    assert [line.split()[2] for line in table.splitlines()[1:]] == ["#", "#"]
