@@ -6,8 +6,8 @@ With A = d step / d state and B = d step / d hyperparameters a step turns Z into
 times Z at the end. `torch.func.jvp` pushes a column, `torch.func.vmap` all of them.
 
 Source: Franceschi et al., 2017, "Forward and reverse gradient-based hyperparameter optimization" (1703.01785); Donini et al., 2020,
-"MARTHE: scheduling the learning rate via online hypergradients" (1910.08525; the discount); Micaelli, Storkey, 2021, "Gradient-based hyperparameter
-optimization over long horizons" (2007.07869; sharing). Differs: derivatives by jvp, for any step, not by hand; no clamps.
+"MARTHE: scheduling the learning rate via online hypergradients" (1910.08525; the discount); Micaelli, Storkey, 2021, "Gradient-based
+hyperparameter optimization over long horizons" (2007.07869; sharing). Differs: derivatives by jvp, for any step, not by hand; no clamps.
 """
 
 from dataclasses import dataclass

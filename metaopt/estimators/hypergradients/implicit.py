@@ -177,8 +177,8 @@ def _check_moves(step: Callable[[Hyperparameters, Leaves], Leaves], hyperparamet
             return found
 
         moved = vmap(along)(tries)
-        sizes = torch.stack([(one.double() ** 2).flatten(1).sum(1) for one in moved]).sum(0).sqrt()
-        if bool(sizes[2] <= nothing) or any(_same(left, [one[i] for one in moved], nothing, eps) for i in (0, 1)):
+        size = float(torch.stack([one[2].double().square().sum() for one in moved]).sum().sqrt())
+        if size <= nothing or any(_same(left, [one[i] for one in moved], nothing, eps) for i in (0, 1)):
             raise _immovable(name)
 
 

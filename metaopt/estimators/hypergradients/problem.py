@@ -176,7 +176,7 @@ def push(
 
 def contracted(gradient: Leaves, tangents: Leaves) -> Tensor:
     """Return the derivative of the outer loss [N] along each column: its gradient times the tangents [N, ...], summed over leaves."""
-    parts = [tangent.flatten(1) @ part.reshape(-1) for part, tangent in zip(gradient, tangents, strict=True)]
+    parts = [tangent.reshape(len(tangent), part.numel()) @ part.reshape(-1) for part, tangent in zip(gradient, tangents, strict=True)]
     total = parts[0]
     for part in parts[1:]:
         total = total + part

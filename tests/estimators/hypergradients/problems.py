@@ -18,6 +18,7 @@ HYPERPARAMETERS = {
     "nesterov": {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.02},
     "adam": {"lr": 0.05, "beta1": 0.8, "beta2": 0.9, "eps": 1e-2, "weight_decay": 0.02},
     "adamw": {"lr": 0.05, "beta1": 0.8, "beta2": 0.9, "eps": 1e-2, "weight_decay": 0.02},
+    "nadam": {"lr": 0.05, "beta1": 0.8, "beta2": 0.9, "eps": 1e-2, "momentum_decay": 0.1, "weight_decay": 0.02},
     "rmsprop": {"lr": 0.05, "alpha": 0.9, "eps": 1e-2, "momentum": 0.7, "weight_decay": 0.02},
 }
 

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch.func import jacfwd, vmap
 
-from metaopt.estimators.hypergradients import METHODS, DiscountedForward, ForwardShared, Implicit, OneStep, Unrolled, hypergradient
+from metaopt.estimators.hypergradients import (
+    METHODS,
+    DiscountedForward,
+    ForwardShared,
+    Implicit,
+    OneStep,
+    Unrolled,
+    gradient_step,
+    hypergradient,
+)
 from metaopt.learners.update_rules import apply_rule
 from tests.estimators.hypergradients import problems
 from tests.estimators.hypergradients.problems import HYPERPARAMETERS, curved, hyperparameters, mlp, number
@@ -146,6 +155,21 @@ def test_float32_follows_float64(method, rule):
     assert_same({name: value.double() for name, value in found.items()}, expected, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ALL, ids=str)
+def test_scalar_states_in_float32(method):
+    """Forward mode makes float64 of the tangent of a 0-d float32 number times a Python one."""
+
+    def inner(state, batch, hyper):
+        return 0.9 * state - hyper["rate"] * torch.func.grad(lambda x: 2.0 * x.cosh())(state)
+
+    for dtype in (torch.float32, torch.float64):
+        values = given(method, {"rate": number(0.1, dtype)})
+        found = hypergradient(method, inner, number(1.0, dtype), range(4), lambda x: 3.0 * x.square(), values)["rate"]
+        assert found.dtype == dtype
+        expected = hypergradient(method, inner, number(1.0), range(4), lambda x: 3.0 * x.square(), given(method, {"rate": number(0.1)}))
+        torch.testing.assert_close(found.double(), expected["rate"], rtol=1e-5, atol=1e-6)
+
+
 def test_mixed_dtypes_come_back_as_they_went():
     found = hypergradient("discounted_forward", *mlp("sgd", 3, torch.float32), hyperparameters("sgd"))
     assert {value.dtype for value in found.values()} == {torch.float64}
@@ -250,3 +274,16 @@ def test_implicit_is_the_limit_of_long_runs():
 
 def test_all_methods_are_registered():
     assert list(METHODS)[:5] == ["one_step", "discounted_forward", "unrolled", "forward_shared", "implicit"]
+
+
+def test_short_windows_have_the_wrong_sign_where_noise_hides_a_slow_direction():
+    """The example of the documentation: what differs between methods is their bias, not their arithmetic."""
+    curvature, noise = torch.tensor([1.0, 0.02]), torch.randn(100, 256, 2, generator=torch.Generator().manual_seed(0))
+    inner = gradient_step(lambda params, target: (curvature * (params["w"] - target) ** 2).sum() / 2, "momentum")
+    state, values = inner.init({"w": torch.tensor([1.0, 5.0]).repeat(256, 1)}), {"lr": torch.tensor(0.05), "momentum": torch.tensor(0.5)}
+
+    def of(method):
+        return float(hypergradient(method, inner, state, noise, lambda end: inner.loss(end["params"], 0.0) / 256, values)["lr"])
+
+    found = [of(method) for method in ("one_step", Unrolled(10), Unrolled(50), "unrolled")]
+    assert found == pytest.approx([0.008, 0.324, -0.155, -0.818], abs=2e-3)

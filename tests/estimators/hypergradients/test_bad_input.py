@@ -154,6 +154,11 @@ def test_step_sizes_do_not_move_a_fixed_point(scale, size, steps, start):
     assert torch.isfinite(alone["ridge"]), "what moves it is not refused"
 
 
+def test_a_hyperparameter_that_nothing_depends_on():
+    with pytest.raises(ConfigError, match=r"^method implicit cannot tune 'idle': it does not move the fixed point"):
+        hypergradient("implicit", lambda x, b, h: 0.5 * x + h["place"], number(1.0), [0], bowl, {"place": number(0.1), "idle": number(2.0)})
+
+
 @pytest.mark.parametrize("name", ["lr", "momentum"])
 def test_of_a_rule_only_weight_decay_moves_it(name):
     with pytest.raises(ConfigError, match=f"^method implicit cannot tune {name!r}"):

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from metaopt.estimators.hypergradients import DiscountedForward, ForwardShared, Implicit, OneStep, Unrolled, gradient_step, hypergradient
+from metaopt.learners.update_rules import get_rule
 
 CURVATURE = torch.tensor([1.0, 0.3, 0.1], dtype=torch.float64)
 START = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -135,8 +136,18 @@ def test_weight_decay_of_a_rule_is_a_ridge():
 
 def test_accumulators_belong_to_the_fixed_point():
     """Heavy ball has the fixed point of gradient descent, in a larger state whose derivative is not symmetric."""
-    inner = gradient_step(lambda params, batch: ridge_loss(params["w"], 0.0), "momentum")
+    inner = gradient_step(lambda params, batch: ridge_loss(params["w"], 0.0), get_rule("momentum", lr=0.3, momentum=0.4))
     state = inner.init({"w": minimum(RIDGE)})
     values = {"weight_decay": RIDGE}
-    found = hypergradient(Implicit(steps=3000), inner, state, [0], lambda end: validation(end["params"]["w"]), values)
+    found = hypergradient(Implicit(steps=200), inner, state, [0], lambda end: validation(end["params"]["w"]), values)
     assert float(found["weight_decay"]) == pytest.approx(EXACT, rel=1e-9)
+
+
+def test_a_scalar_contraction():
+    """x = a x + b ends at b / (1 - a): the series is geometric."""
+    values = {"b": torch.tensor(0.3, dtype=torch.float64)}
+    problem = (lambda x, batch, hyper: 0.5 * x + hyper["b"], torch.tensor(0.6, dtype=torch.float64), [0], lambda x: x.square(), values)
+    for terms in (1, 2, 5):
+        expected = 2 * 0.6 * (1 - 0.5**terms) / (1 - 0.5)
+        assert float(hypergradient(Implicit(steps=terms), *problem)["b"]) == pytest.approx(expected, rel=1e-14)
+    assert float(hypergradient(Implicit("cg"), *problem)["b"]) == pytest.approx(2.4, rel=1e-14)
