@@ -16,7 +16,7 @@ from metaopt.evaluation import short_horizon as shown
 from metaopt.tasks.oracles.horizon_bias import rules, spectrum_rows
 
 STEPS, LOOK_AHEADS, SETTINGS, SEEDS = 2_000, (50, 150, 500, 2_000), 64, 5
-ONLINE_STEPS, ADAPT_EVERY = 4_000, 40
+ONLINE_STEPS, ADAPT_EVERY = 8_000, 40
 
 
 def main() -> int:

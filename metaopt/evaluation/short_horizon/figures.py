@@ -20,11 +20,14 @@ __all__ = ["bias_figure", "horizon_figure", "network_figure"]
 
 _FORMATS = ("png", "svg")
 _WIDTH = 8.4
+_NETWORK_DPI = 120  # bands take bytes
+_MOMENTS = 101  # at most so many are drawn of a run
 _GREY, _ORANGE, _BLUE = "#6f6f6f", "#D55E00", "#0072B2"
 _PLANNERS = {1: "#440154", 2: "#482878", 5: "#443983", 10: "#31688e", 25: "#26828e", 50: "#1f9e89", 100: "#5ec962", 250: "#90b500"}
 _SHOWN = (1, 10, 50, 250)
 _DESCENT = "hypergradient descent 0.01 from 0.1"
 _AHEAD = ("#440154", "#31688e", "#1f9e89", "#90b500")
+_CALLED = {"stochastic": "fresh batches", "deterministic": "one batch\nrepeated"}
 _MODES = {"stochastic": _ORANGE, "deterministic": _BLUE, "hand-set": _GREY}
 
 Pictures = dict[str, bytes]
@@ -35,12 +38,15 @@ def _named(axes: "Axes", labels: Sequence[tuple[float, str, str]], gap: float = 
     low, high = axes.get_ylim()
     log = axes.get_yscale() == "log"
     places = sorted((float(_share(y, low, high, log)), name, colour) for y, name, colour in labels)
-    heights: list[float] = []
-    for share, _, _ in places:
-        heights.append(max(share, heights[-1] + gap) if heights else max(share, 0.02))
-    above = max(0.0, heights[-1] - 0.99) if heights else 0.0
-    for height, (_, name, colour) in zip(heights, places, strict=True):
-        axes.text(1.02, height - above, name, transform=axes.transAxes, color=colour, va="center", fontsize=9.0)
+    # Least squares under "each at least a gap above the one before": neighbours that would touch become blocks around their mean.
+    blocks: list[list[float]] = []
+    for i, (share, _, _) in enumerate(places):
+        blocks.append([share - i * gap])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    heights = [float(np.mean(block)) for block in blocks for _ in block]
+    for i, (_, name, colour) in enumerate(places):
+        axes.text(1.02, heights[i] + i * gap, name, transform=axes.transAxes, color=colour, va="center", fontsize=9.0)
 
 
 def _ticks(axes: "Axes", values: Sequence[float], which: str = "y") -> None:
@@ -114,6 +120,7 @@ def horizon_figure(rules: Sequence[Rule]) -> Pictures:
 def network_figure(offline: Offline, online: Online) -> Pictures:
     """Return four panels: losses and rates of decays tuned at look-aheads, and of rates adapted online; bands are 95 % intervals."""
     with canvas(5.9, _WIDTH) as figure:
+        figure.set_dpi(_NETWORK_DPI)
         (loss, rate), (online_loss, online_rate) = figure.subplots(2, 2)
         _offline_panels(loss, rate, offline)
         _online_panels(online_loss, online_rate, online)
@@ -131,22 +138,24 @@ def _offline_panels(loss: "Axes", rate: "Axes", offline: Offline) -> None:
         rate.loglog(list(mean), [float(one.mean().exp()) for one in mean.values()], color=colour, linewidth=1.8)
         names.append((intervals[-1, 0], f"tuned at {row.look_ahead}", colour))
     loss.set(title="Offline: training loss", xlabel="step", xscale="log", xlim=(1, offline.steps))
-    rate.set(title="Offline: rate chosen", xlabel="step", xlim=(1, offline.steps), ylim=(1e-5, 0.2))
+    rate.set(title="Offline: rate chosen", xlabel="step", xlim=(1, offline.steps), ylim=(1e-4, 0.2))
     for axes in (loss, rate):
         _ticks(axes, [10**power for power in range(8) if 10**power < offline.steps], "x")
-    _ticks(rate, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
+    _ticks(rate, (1e-4, 1e-3, 1e-2, 1e-1))
     _named(loss, names)
 
 
 def _online_panels(loss: "Axes", rate: "Axes", online: Online) -> None:
     names = []
+    kept = slice(None, None, -(-len(online.moments) // _MOMENTS))
+    moments = np.array(online.moments)[::-1][kept]  # backwards, so that the last one stays
     for run in online.runs:
         colour = _MODES[run.name]
-        intervals = np.array([interval(values) for values in run.loss.tolist()])
-        _band(loss, np.array(online.moments), intervals, colour)
-        logs = np.array([interval(values) for values in run.rate.double().log().tolist()])
-        _band(rate, np.array(online.moments), np.exp(logs), colour)
-        names.append((intervals[-1, 0], {"stochastic": "fresh batches", "deterministic": "one repeated"}.get(run.name, run.name), colour))
+        intervals = np.array([interval(values) for values in run.loss.flip(0)[kept].tolist()])
+        _band(loss, moments, intervals, colour)
+        logs = np.array([interval(values) for values in run.rate.double().log().flip(0)[kept].tolist()])
+        _band(rate, moments, np.exp(logs), colour)
+        names.append((intervals[0, 0], _CALLED.get(run.name, run.name), colour))
     loss.set(title="Online: training loss", xlabel="step", xlim=(0, online.moments[-1]))
     rate.set(title="Online: rate", xlabel="step", yscale="log", xlim=(0, online.moments[-1]))
     _ticks(rate, (1e-4, 1e-3, 1e-2, 0.1, 1, 10))
