@@ -182,6 +182,27 @@ _BASELINES = Registry(
             _hypergradient("momentum", 0.01, (_COUPLED, _MOMENTUM)),
             _hypergradient("adam", 1e-3, (_COUPLED, _BETA1, _BETA2)),
             _hypergradient("adamw", 1e-3, (_DECOUPLED, _BETA1, _BETA2)),
+            Baseline(
+                "metaoptimize",
+                "metaoptimize",
+                1e-3,
+                (Axis("meta_lr", 1e-4, 1e-2), _DECOUPLED, _BETA1, _BETA2),
+                schedule="constant",
+                schedules=("constant", "warmup_cosine"),
+                stored=False,
+            ),
+            Baseline(
+                "hdm_best",
+                "hdm_best",
+                1.0,  # in units of one over the curvature that it has met
+                (Axis("momentum_lr", 0.1, 10.0),),
+                schedule="constant",
+                schedules=("constant",),
+                rate_step=0.1,
+                rate_first=-7,
+                full_batch=True,
+                stored=False,
+            ),
         )
     },
 )

@@ -78,6 +78,12 @@ def test_distance_over_gradients_begins_at_the_authors_values():
         assert baselines.get(name).schedules == ("constant",)
 
 
+def test_online_rules_begin_at_the_authors_values():
+    assert baselines.get("metaoptimize").default().hyperparameters["meta_lr"] == 1e-3
+    assert baselines.get("hdm_best").default().hyperparameters == {"lr": 1.0, "momentum_lr": 1.0}
+    assert baselines.get("hdm_best").full_batch, "it compares losses, which noise would decide"
+
+
 def test_rates_are_thirds_of_a_decade():
     rates = baselines.get("adamw").rates(15)
     assert rates[5] == 1e-3

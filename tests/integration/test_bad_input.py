@@ -143,7 +143,7 @@ CALLS = {
     "show of a foreign folder": (["show", "folder"], "'folder' is neither a run directory (config.yaml) nor an artifact (card.json)"),
     "evaluation of nothing": (["evaluate"], "Missing argument 'LEARNER...'."),
     "no seeds": (["evaluate", "adamw", "--seeds", "0"], "Invalid value for '--seeds': 0 is not in the range x>=1."),
-    "unknown baseline": (["evaluate", "adamw", "--baselines", "sgd,adam_w"], "baseline 'adam_w' is unknown; did you mean 'adamw'? known: sgd, sgd_momentum, adamw, nadam, adam, radam, adafactor, muon, lion, schedule_free_adamw, prodigy, lbfgs, dog, ldog, hypergradient_sgd, hypergradient_momentum, hypergradient_adam, hypergradient_adamw"),
+    "unknown baseline": (["evaluate", "adamw", "--baselines", "sgd,adam_w"], "baseline 'adam_w' is unknown; did you mean 'adamw'? known: sgd, sgd_momentum, adamw, nadam, adam, radam, adafactor, muon, lion, schedule_free_adamw, prodigy, lbfgs, dog, ldog, hypergradient_sgd, hypergradient_momentum, hypergradient_adam, hypergradient_adamw, metaoptimize, hdm_best"),
     "unknown start": (["evaluate", "mlp@adam"], "learner 'mlp@adam': after '@' mlp takes start or random, got 'adam'"),
     "report over foreign files": (["evaluate", "adamw", "--out", "folder"], "out 'folder' exists and holds no report; give another folder or empty it"),
 }  # fmt: skip
