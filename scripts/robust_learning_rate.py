@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from metaopt.errors import MetaoptError
-from metaopt.evaluation.rate_robustness import RATES, digits_task, draw_sweeps, sweep_rates, sweeps_table, tower_of
+from metaopt.evaluation.rate_robustness import RATES, RateSweep, digits_task, draw_sweeps, sweep_rates, sweeps_table, tower_of
 
 
 def main() -> int:
@@ -24,7 +24,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write robust-learning-rate.png and .svg")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    panels, sound = {}, True
+    panels: dict[str, dict[str, RateSweep]] = {}
+    sound = True
     try:
         task = digits_task(arguments.steps)
         for base in arguments.bases:
