@@ -10,7 +10,8 @@ series); Pedregosa, 2016, "Hyperparameter optimization with approximate gradient
 "On the iteration complexity of hypergradient computation" (2006.16218; the fixed-point form, which is used here).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -166,7 +167,7 @@ def _check_moves(step: Callable[[Hyperparameters, Leaves], Leaves], hyperparamet
     """
     eps = max(torch.finfo(leaf.dtype).eps for leaf in values)
     left = [after - before for after, before in zip(step(hyperparameters, values), values, strict=True)]
-    nothing = _ROUNDING * eps * (1 + float(_dot(values, values).sqrt()))
+    nothing = _ROUNDING * eps * (1 + _size(values))
     for name, value in hyperparameters.items():
         tries = torch.stack([value, torch.ones_like(value), _random((value,), 3)[0]])
 
@@ -177,17 +178,15 @@ def _check_moves(step: Callable[[Hyperparameters, Leaves], Leaves], hyperparamet
             return found
 
         moved = vmap(along)(tries)
-        size = float(torch.stack([one[2].double().square().sum() for one in moved]).sum().sqrt())
-        if size <= nothing or any(_same(left, [one[i] for one in moved], nothing, eps) for i in (0, 1)):
+        if _size([one[2] for one in moved]) <= nothing or any(_same(left, [one[i] for one in moved], nothing, eps) for i in (0, 1)):
             raise _immovable(name)
 
 
 def _same(left: list[Tensor], moved: list[Tensor], nothing: float, eps: float) -> bool:
     """Return whether `moved` is the step that is left, wherever it acts at all, and there is a step left to tell by."""
     there = [torch.where(one != 0, step, 0.0) for step, one in zip(left, moved, strict=True)]
-    gap = sum(float((step - one).double().square().sum()) for step, one in zip(there, moved, strict=True)) ** 0.5
-    size = sum(float(step.double().square().sum()) for step in there) ** 0.5
-    return bool(size > nothing and gap <= eps**0.5 * size)
+    gap = _size([step - one for step, one in zip(there, moved, strict=True)])
+    return _size(there) > nothing and gap <= eps**0.5 * _size(there)
 
 
 def _immovable(name: str) -> ConfigError:
@@ -199,7 +198,11 @@ def _immovable(name: str) -> ConfigError:
 
 def _random(like: Leaves, seed: int) -> Leaves:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(one.shape, generator=generator, dtype=torch.float64).to(one) for one in like)
+    return tuple(torch.randn(one.shape, generator=generator).to(dtype=one.dtype).to(one.device) for one in like)
+
+
+def _size(leaves: Sequence[Tensor]) -> float:
+    return math.hypot(*(float(torch.linalg.vector_norm(leaf)) for leaf in leaves))
 
 
 def _dot(one: Leaves, other: Leaves) -> Tensor:

@@ -287,3 +287,20 @@ def test_short_windows_have_the_wrong_sign_where_noise_hides_a_slow_direction():
 
     found = [of(method) for method in ("one_step", Unrolled(10), Unrolled(50), "unrolled")]
     assert found == pytest.approx([0.008, 0.324, -0.155, -0.818], abs=2e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ALL, ids=str)
+def test_devices_agree(method):
+    inner, state, batches, outer, values = curved(4)
+    values = given(method, values)
+    state_there, values_there = ({name: value.cuda() for name, value in tree.items()} for tree in (state, values))
+    found = hypergradient(method, inner, state_there, batches.cuda(), outer, values_there)
+    assert {value.device.type for value in found.values()} == {"cuda"}
+    assert_same(
+        {name: value.cpu() for name, value in found.items()},
+        hypergradient(method, inner, state, batches, outer, values),
+        rtol=1e-10,
+        atol=1e-13,
+    )
