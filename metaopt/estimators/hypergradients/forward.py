@@ -127,11 +127,13 @@ class ForwardShared(HypergradientRecipe):
         return {name: torch.stack([part[name] for part in parts]) for name in problem.hyperparameters}
 
     def _checked(self, problem: Problem) -> int:
-        first, value = next(iter(problem.hyperparameters.items()))
-        segments = self.segments if self.segments is not None else len(value) if value.ndim else None
+        """Return S."""
+        segments = self.segments
         for name, value in problem.hyperparameters.items():
+            if segments is None and value.ndim:
+                segments = len(value)  # the first one's
             if value.ndim == 0 or len(value) != segments:
-                wanted = f"{segments} (segments)" if self.segments is not None else f"the same as that of {first!r}"
+                wanted = "segments" if segments is None else f"{segments} segments"
                 raise ConfigError(
                     f"hyperparameters[{name!r}] must have a leading axis of {wanted} for forward_shared, got shape {list(value.shape)}"
                 )
