@@ -29,7 +29,8 @@ CHOOSE, SCORE = (1, 2, 3), (4, 5, 6)
 def main(arguments: list[str] | None = None) -> int:
     """Print one line a baseline and task, and a summary; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--baselines", default=",".join(name for name in baselines.names() if name != "lbfgs"))
+    known = [baselines.get(name) for name in baselines.names()]
+    parser.add_argument("--baselines", default=",".join(one.name for one in known if one.stored and not one.full_batch))
     parser.add_argument("--task", action="append", metavar="FAMILY:TEMPLATE", help="of split meta_valid; may be given again")
     parser.add_argument("--horizon", type=int, default=150, help="inner steps; default: 150")
     given = parser.parse_args(arguments)

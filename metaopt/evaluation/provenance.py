@@ -12,10 +12,11 @@ from metaopt import baselines as known
 from metaopt.baselines import TRIALS
 from metaopt.evaluation.candidates import Candidate
 from metaopt.evaluation.suites import Suite
+from metaopt.learners import Learner
 from metaopt.tasks.number_shifts import is_shifted
 from metaopt.version import __version__
 
-__all__ = ["provenance"]
+__all__ = ["provenance", "rule_name"]
 
 
 def provenance(
@@ -51,12 +52,17 @@ def provenance(
     }
 
 
+def rule_name(learner: Learner) -> str:
+    """Return what a learner is called: its own name, that of its rule, or that of its class."""
+    rule = getattr(learner, "rule", None)
+    return str(getattr(learner, "name", getattr(rule, "name", type(learner).__name__)))
+
+
 def _learners(candidates: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
     """Return each learner's kind, rule and, of what was meta-trained, the log of its training; one hash a meta-seed."""
     found: dict[str, dict[str, Any]] = {}
     for one in candidates:
-        rule = getattr(getattr(one.learner, "rule", one.learner), "name", type(one.learner).__name__)
-        row = found.setdefault(one.name, {"kind": one.kind, "rule": rule, "hashes": []})
+        row = found.setdefault(one.name, {"kind": one.kind, "rule": rule_name(one.learner), "hashes": []})
         row["hashes"].append(one.hash)
         if one.card is not None:
             training = one.card["training"]

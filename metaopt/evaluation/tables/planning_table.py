@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from metaopt.evaluation.candidates import Candidate
+from metaopt.evaluation.provenance import rule_name
 from metaopt.evaluation.statistics.aggregates import interquartile_mean
 from metaopt.evaluation.statistics.resampling import bootstrap
 from metaopt.evaluation.support import planning_horizon
@@ -79,7 +80,7 @@ def _methods(candidates: Sequence[Candidate]) -> dict[str, str]:
     for one in candidates:
         key = f"method {one.method}" if one.method else one.definition
         if key not in labels:
-            name = one.method or str(getattr(getattr(one.learner, "rule", one.learner), "name", type(one.learner).__name__))
+            name = one.method or rule_name(one.learner)
             twins = sum(label.split("#")[0] == name for label in labels.values())
             labels[key] = f"{name}#{twins + 1}" if twins else name
         found.setdefault(one.name, labels[key])
