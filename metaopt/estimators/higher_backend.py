@@ -37,7 +37,7 @@ def check_learner(learner: Learner) -> None:
     Raises:
         ConfigError: the learner is not one of SGD, momentum and Adam without further weight decay.
     """
-    check_rule(getattr(learner, "rule", learner))
+    check_rule(learner.rule if isinstance(learner, GradientLearner) else learner)
     assert isinstance(learner, GradientLearner)
     if learner.weight_decay != 0.0:
         raise ConfigError(

@@ -10,9 +10,10 @@ import metaopt
 from metaopt.artifacts import load
 from metaopt.artifacts.schedule import learned_schedule
 from metaopt.config import load_config
+from metaopt.errors import ConfigError
 from metaopt.outer import trainer
 from metaopt.outer.schedule_plot import plot_schedule
-from metaopt.outer.shards import make_learner
+from metaopt.outer.shards import check_buildable, make_learner
 from tests.outer.spread_pool import Spread
 
 SMALL = {
@@ -36,7 +37,10 @@ ESTIMATORS = {
 
 def config_of(estimator: str, **more: object):
     changes = {key.replace("__", "."): value for key, value in more.items()}
-    return load_config("schedule", {**SMALL, "outer.estimator": ESTIMATORS[estimator], **changes})
+    merged = {**SMALL, "outer.estimator": ESTIMATORS[estimator], **changes}
+    if "learner" in changes:  # a section and a key inside it would be two settings of one thing
+        merged = {key: value for key, value in merged.items() if not key.startswith("learner.")}
+    return load_config("schedule", merged)
 
 
 def committed(run_dir: Path) -> dict[str, bytes]:
@@ -120,6 +124,13 @@ def test_the_schedule_is_drawn(trained: Path, tmp_path: Path) -> None:
     for shape in ("linear", "constant"):
         learner = make_learner(config_of("unrolled", learner__shape=shape, learner__learn=["lr"]))
         assert plot_schedule(learner, learner.init_theta(0), tmp_path / shape).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_higher_cannot_run_schedules() -> None:
+    momentum = {"kind": "schedule", "rule": "momentum", "values": 2}
+    config = config_of("unrolled", learner=momentum, outer__estimator={"name": "full_backprop", "backend": "higher"})
+    with pytest.raises(ConfigError, match="backend higher runs the rules sgd, momentum, adam, got 'ScheduledLearner'; use backend own"):
+        check_buildable(config, "cpu")
 
 
 def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

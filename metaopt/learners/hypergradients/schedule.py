@@ -93,8 +93,10 @@ class ScheduledLearner(ScheduleOptions):
     """
 
     rule: ClassicRule = field(kw_only=True)
+    _plain: GradientLearner = field(init=False, repr=False, compare=False)  # made once: a compiled step cannot make it
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_plain", GradientLearner(self.rule))
         name, own = self.rule.name, [one for one in LEARNABLE if one in self.rule.hyperparameters]
         for one in self.learn:
             if one not in own:
@@ -122,12 +124,12 @@ class ScheduledLearner(ScheduleOptions):
 
     def init(self, theta: Theta, task: Task, key: Tensor) -> Carry:
         """Return the carry of a gradient learner; it does not depend on theta."""
-        return GradientLearner(self.rule).init({}, task, key)
+        return self._plain.init({}, task, key)
 
     def advance(self, theta: Theta, task: Task, carry: Carry, batch: Batch) -> tuple[Carry, StepRecord]:
         """Return the carry after one update under the hyperparameters of its step, and the loss before it."""
         now = hyperparameters_at(theta, self.shape, carry["t"], task.horizon)
-        return GradientLearner(self.rule).advance(now, task, carry, batch)
+        return self._plain.advance(now, task, carry, batch)
 
 
 def scheduled_learner(rule: str, **options: Any) -> ScheduledLearner:

@@ -92,6 +92,15 @@ def test_particles_with_thetas_of_their_own_run_as_if_alone() -> None:
         torch.testing.assert_close(both.loss[:, i], inner.run(learner, theta, [task()], [seed], STEPS).loss[:, 0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["linear", "constant"])
+def test_compiled_steps_are_the_same(shape: str) -> None:
+    learner = learner_of("adamw", shape)
+    theta = bent(learner)
+    eager, compiled = (inner.run(learner, theta, [task()] * 2, [3, 4], STEPS, compile=how) for how in (False, True))
+    torch.testing.assert_close(compiled.loss, eager.loss, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", CLASSIC)
 @pytest.mark.parametrize("shape", ["linear", "constant"])
 def test_derivatives_equal_central_differences(rule: str, shape: str) -> None:
