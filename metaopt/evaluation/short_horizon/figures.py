@@ -21,6 +21,7 @@ __all__ = ["bias_figure", "horizon_figure", "network_figure"]
 _FORMATS = ("png", "svg")
 _WIDTH = 8.4
 _NETWORK_DPI = 120  # bands take bytes
+_CUT = 1.5  # times the first loss: where the axis of losses ends
 _MOMENTS = 101  # at most so many are drawn of a run
 _GREY, _ORANGE, _BLUE = "#6f6f6f", "#D55E00", "#0072B2"
 _PLANNERS = {1: "#440154", 2: "#482878", 5: "#443983", 10: "#31688e", 25: "#26828e", 50: "#1f9e89", 100: "#5ec962", 250: "#90b500"}
@@ -156,7 +157,8 @@ def _online_panels(loss: "Axes", rate: "Axes", online: Online) -> None:
         logs = np.array([interval(values) for values in run.rate.double().log().flip(0)[kept].tolist()])
         _band(rate, moments, np.exp(logs), colour)
         names.append((intervals[0, 0], _CALLED.get(run.name, run.name), colour))
-    loss.set(title="Online: training loss", xlabel="step", xlim=(0, online.moments[-1]))
+    top = _CUT * float(online.runs[0].loss[0].mean())  # a run that fails would flatten the others
+    loss.set(title="Online: training loss", xlabel="step", xlim=(0, online.moments[-1]), ylim=(0.0, top))
     rate.set(title="Online: rate", xlabel="step", yscale="log", xlim=(0, online.moments[-1]))
     _ticks(rate, (1e-4, 1e-3, 1e-2, 0.1, 1, 10))
     _named(loss, names)
