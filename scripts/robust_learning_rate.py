@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--bases", nargs="+", default=["sgd", "adam"])
     parser.add_argument("--heights", type=int, nargs="+", default=[0, 1, 2, 3, 5], help="levels of the tower; 0 is the plain optimizer")
     parser.add_argument("--link", default="log", help="of the rate and of the rates of levels")
+    parser.add_argument("--update", default="additive", help="how rates move")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=690, help="30 epochs")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write robust-learning-rate.png and .svg")
@@ -32,7 +33,7 @@ def main() -> int:
             panels[base] = {}
             for height in arguments.heights:
                 name = f"{height} level{'s' * (height > 1)}" if height else "plain"
-                found = sweep_rates(tower_of(base, height, arguments.link), task, RATES, range(arguments.seeds))
+                found = sweep_rates(tower_of(base, height, arguments.link, arguments.update), task, RATES, range(arguments.seeds))
                 panels[base][name] = found
                 sound &= height == 0 or bool(((found.learned > 0) & torch.isfinite(found.learned)).all())
                 print(

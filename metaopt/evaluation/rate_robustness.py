@@ -14,7 +14,8 @@ from metaopt import inner, tasks
 from metaopt.errors import ConfigError
 from metaopt.evaluation.reporting.canvas import canvas, picture
 from metaopt.learners import GradientLearner, Learner
-from metaopt.learners.hypergradients import PRESETS, HypergradientLearner
+from metaopt.learners.hypergradients import PRESETS, HypergradientLearner, default_rate
+from metaopt.learners.hypergradients.towers import UPDATES, Update
 from metaopt.names import nearest
 from metaopt.tasks.families.supervised import Supervised
 from metaopt.tasks.task import Task, TaskSpec
@@ -55,19 +56,20 @@ def digits_task(steps: int, width: int = 128) -> Task:
     return tasks.get("digits_mlp").build(TaskSpec("digits_mlp", template, "meta_valid", {"init_scale": 1.0}, steps))
 
 
-def tower_of(base: str, height: int, link: str = "log") -> Learner:
+def tower_of(base: str, height: int, link: str = "log", update: Update = "additive") -> Learner:
     """Return a base optimizer under `height` equal gradient steps with their default rate; the plain optimizer for height 0.
 
     Raises:
-        ConfigError: unknown base or link, or a negative height.
+        ConfigError: unknown base, link or update, or a negative height.
     """
     name = f"hypergradient_{base}"
     if name not in PRESETS:
         raise ConfigError(f"base {base!r} is unknown{nearest(base, [key.removeprefix('hypergradient_') for key in PRESETS])}")
     if height < 0:
         raise ConfigError(f"height must be >= 0, got {height}")
-    preset = PRESETS[name](hyper=("sgd",) * height, link=link)
-    return preset if height else GradientLearner(preset.rule)
+    rate = default_rate(PRESETS[name].base, update) if update in UPDATES else 0.0
+    preset = PRESETS[name](hyper=("sgd",) * height, hyper_lr=rate, link=link, moves=update)
+    return preset if height else GradientLearner(preset.optimizer)
 
 
 def sweep_rates(learner: Learner, task: Task, rates: Sequence[float], seeds: Sequence[int]) -> RateSweep:

@@ -36,7 +36,12 @@ def test_runs_that_are_lost_count_as_wrong():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("adagrad", 1), "base 'adagrad' is unknown"), (("sgd", -1), "height must be >= 0"), (("sgd", 1, "lg"), "link 'lg' of lr is unknown")],
+    [
+        (("sgd", 1, "log", "add"), "update 'add' is unknown"),
+        (("adagrad", 1), "base 'adagrad' is unknown"),
+        (("sgd", -1), "height must be >= 0"),
+        (("sgd", 1, "lg"), "link 'lg' of lr is unknown"),
+    ],
 )
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ConfigError, match=message):

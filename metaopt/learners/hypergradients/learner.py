@@ -48,20 +48,19 @@ class HypergradientLearner(WholeModelLearner, ABC):
     moves: Update = "additive"
     mode: Literal["global", "per_tensor"] = "global"
 
-    @functools.cached_property
-    def rule(self) -> ClassicRule:
+    @property
+    def optimizer(self) -> ClassicRule:
         """The base optimizer, with the hyperparameters where they start."""
-        return BASES[self.base](**{name: value for name, value in self.hyperparameters.items() if name != "hyper_lr"})
+        return _optimizer(self)
 
-    @functools.cached_property
+    @property
     def tower(self) -> Tower:
         """The tower.
 
         Raises:
             ConfigError: see `options.build_tower`.
         """
-        parts = [{"name": name, "lr": self.hyper_lr} for name in self.hyper]
-        return build_tower(self.base, self.rule.hyperparameters, parts, self.learn, self.link, None, self.moves)
+        return _tower(self)
 
     def init_state(self, h: Hypers, params: Params) -> WholeState:
         """Return the optimizer's accumulators, the tower, and how the last step changed with each learned hyperparameter (not at all)."""
@@ -69,7 +68,7 @@ class HypergradientLearner(WholeModelLearner, ABC):
         like = next(iter(params.values())).new_zeros(scopes)
         begins = {name: like + h[name] for name in self.learn}
         return {
-            "rule": {name: self.rule.init_state(param) for name, param in params.items()},
+            "rule": {name: self.optimizer.init_state(param) for name, param in params.items()},
             "tower": self.tower.start(begins, [like + h["hyper_lr"]] * len(self.hyper)),
             "change": {name: torch.stack([torch.zeros_like(param)] * len(self.learn)) for name, param in params.items()},
         }
@@ -95,7 +94,7 @@ class HypergradientLearner(WholeModelLearner, ABC):
     def _step(self, h: Hypers, own: tuple[Tensor, Tensor, State, Tensor], factor: Hyper, at_J: Tensor) -> tuple[Tensor, State]:
         """Return (how far a parameter moves, its new accumulators) with the learned hyperparameters at given values."""
         hypers: dict[str, Any] = {**h, **dict(zip(self.learn, at_J, strict=True))}
-        direction, new = self.rule.update(hypers, *own)
+        direction, new = self.optimizer.update(hypers, *own)
         return factor * hypers["lr"] * direction, new
 
     def _signals(self, grads: Params, changes: Params) -> Tensor:
@@ -110,6 +109,18 @@ class HypergradientLearner(WholeModelLearner, ABC):
         if self.mode == "global":
             dot, size, square = dot.sum(0, keepdim=True), size.sum(0, keepdim=True), square.sum(0, keepdim=True)
         return signal(self.moves, dot, square, size)
+
+
+# Kept outside of learners: what is stored on one would change how it pickles, hence what runs of it are filed under.
+@functools.cache
+def _optimizer(learner: HypergradientLearner) -> ClassicRule:
+    return BASES[learner.base](**{name: value for name, value in learner.hyperparameters.items() if name != "hyper_lr"})
+
+
+@functools.cache
+def _tower(learner: HypergradientLearner) -> Tower:
+    parts = [{"name": name, "lr": learner.hyper_lr} for name in learner.hyper]
+    return build_tower(learner.base, learner.optimizer.hyperparameters, parts, learner.learn, learner.link, None, learner.moves)
 
 
 @dataclass(frozen=True)

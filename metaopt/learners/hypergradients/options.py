@@ -20,7 +20,7 @@ from metaopt.learners.update_rules.lion import Lion
 from metaopt.learners.update_rules.rule import State
 from metaopt.names import nearest
 
-__all__ = ["BASES", "PARTS", "Bounds", "Hyper", "Part", "build_tower"]
+__all__ = ["BASES", "PARTS", "Bounds", "Hyper", "Part", "build_tower", "default_rate"]
 
 Part = str | Mapping[str, Any]
 Hyper = Part | Sequence[Part]
@@ -70,6 +70,11 @@ _RATES = {
 }
 _WIDEST = {"lr": (1e-10, 1e2), "weight_decay": (1e-12, 1.0), "eps": (1e-20, 1.0)}
 _FRACTION = (1e-4, 1.0 - 1e-6)
+
+
+def default_rate(base: str, update: str, part: str = "sgd") -> float:
+    """Return the rate of a part that is given by name alone."""
+    return _RATES[update, part in ("sgd", "momentum")]["scaled" if base in _SCALED else "unscaled"]
 
 
 def build_tower(
@@ -165,8 +170,7 @@ def _part(base: str, wanted: Part, update: str) -> ClassicRule:
     part = PARTS[name]
     if unknown := sorted(set(options) - set(part.hyperparameters)):
         raise ConfigError(f"hyper part {name} has no option {unknown[0]!r}{nearest(unknown[0], part.hyperparameters)}")
-    rates = _RATES[update, name in ("sgd", "momentum")]
-    options = {"lr": rates["scaled" if base in _SCALED else "unscaled"], **options}
+    options = {"lr": default_rate(base, update, name), **options}
     for key, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise ConfigError(f"hyper part {name}: {key} must be a number >= 0, got {value!r}")
