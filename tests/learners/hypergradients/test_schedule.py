@@ -93,6 +93,7 @@ def test_particles_with_thetas_of_their_own_run_as_if_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # on the first import of torch's compiler
 @pytest.mark.parametrize("shape", ["linear", "constant"])
 def test_compiled_steps_are_the_same(shape: str) -> None:
     learner = learner_of("adamw", shape)
