@@ -7,12 +7,6 @@ import torch
 from metaopt.estimators.short_horizon import Offline, OfflineRow, Online, OnlineRun
 from metaopt.evaluation.reporting.canvas import canvas
 from metaopt.evaluation.short_horizon import figures
-from metaopt.tasks.oracles.horizon_bias import rules
-
-
-@pytest.fixture(scope="module")
-def found():
-    return rules()
 
 
 @pytest.fixture

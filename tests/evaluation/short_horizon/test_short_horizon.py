@@ -10,7 +10,7 @@ import torch
 
 from metaopt.estimators.short_horizon import Offline, OfflineRow, Online, OnlineRun
 from metaopt.evaluation.short_horizon import as_json, bias_figure, horizon_figure, network_figure, network_table, rules_table, spectra_table
-from metaopt.tasks.oracles.horizon_bias import SpectrumRow, rules
+from metaopt.tasks.oracles.horizon_bias import SpectrumRow
 
 ROOT = Path(__file__).parents[3]
 TABLE = {
@@ -32,11 +32,6 @@ OFFLINE = Offline(40, (0, *AHEAD), tuple(OfflineRow(k, torch.tensor([0.1, 0.1]),
 NAMES = ("stochastic", "deterministic", "hand-set")
 RATES = torch.tensor([[0.01, 0.01], [0.001, 0.001]])
 ONLINE = Online((0, 40), tuple(OnlineRun(name, RATES, torch.full((2, 2), 0.9), LOSSES[[0, 4]]) for name in NAMES), 3)
-
-
-@pytest.fixture(scope="module")
-def found():
-    return rules()
 
 
 def test_the_script_writes_the_numbers_of_the_table_and_the_figures(tmp_path, monkeypatch, capsys):
