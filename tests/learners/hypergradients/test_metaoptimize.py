@@ -94,6 +94,26 @@ def test_beta_follows_lion():
     assert (1.0, -1.0) in seen or (-1.0, 1.0) in seen, "and steps at which the momentum outweighs the slope"
 
 
+def test_the_sign_is_that_before_the_momentum_moves():
+    """A slope of -1.5 times the momentum outweighs it only where the momentum has taken it in already."""
+    learner = MetaOptimize(lr=0.1, meta_lr=0.01, meta_momentum=0.6, meta_interpolation=0.7)
+    grads, start = [torch.ones(1, **DOUBLE)] * 5, torch.zeros(1, **DOUBLE)
+    before = steps(learner, grads, start)[-1][1]
+    against = -1.5 * before["momentum"]["model"] / before["trace"]["w"]
+    after = steps(learner, [*grads, against], start)[-1][1]
+    torch.testing.assert_close(after["beta"]["model"] - before["beta"]["model"], torch.tensor(0.01, **DOUBLE), rtol=1e-9, atol=0)
+    assert float(after["momentum"]["model"]) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_step_scales_freeze_and_shrink(scale):
+    whole, part = (run(MetaOptimize(lr=0.1), Quadratic(step_scales=scales), 1)[1] for scales in ({}, {"x": scale}))
+    moved = [carries[1]["params"]["x"] - carries[0]["params"]["x"] for carries in (whole, part)]
+    torch.testing.assert_close(moved[1], scale * moved[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(part[1]["state"]["trace"]["x"], -moved[1], rtol=1e-12, atol=1e-15)
+    assert torch.equal(part[1]["params"]["y"], whole[1]["params"]["y"])
+
+
 @pytest.mark.parametrize("scope", ["global", "per_tensor"])
 def test_small_steps_grow_large_ones_shrink(scope):
     for lr, way in ((1e-4, 1), (3.0, -1)):
