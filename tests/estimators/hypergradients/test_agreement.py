@@ -132,6 +132,18 @@ def test_nothing_is_changed_and_no_graph_is_left(method):
         assert torch.equal({**state, **values, "batches": batches}[name], value)
 
 
+def test_what_a_function_closes_over_makes_no_graph_on_the_way():
+    inner, state, batches, outer, values = curved(4)
+    offset, tracked = torch.zeros(3, dtype=torch.float64, requires_grad=True), []
+
+    def loose(state, batch, hyper):
+        tracked.append(state["x"].requires_grad)
+        return inner({**state, "x": state["x"] + offset}, batch, hyper)
+
+    hypergradient("one_step", loose, state, batches, outer, values)
+    assert tracked[:3] == [False] * 3
+
+
 @pytest.mark.parametrize("method", ALL, ids=str)
 def test_callers_without_gradients_get_the_same(method):
     *problem, values = curved(4)
