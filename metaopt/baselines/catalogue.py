@@ -136,13 +136,13 @@ def _distance_over_gradients(name: str) -> Baseline:
 
 
 def _hypergradient(rule: str, default_lr: float, axes: tuple[Axis, ...]) -> Baseline:
-    """Return an optimizer that learns its rate: the optimizer's own search, and the rate of its rate, two decades either way.
+    """Return an optimizer that learns its rate: the optimizer's own search, and the rate of its rate, a decade either way.
 
     The schedule, if any, multiplies the learned rate.
     """
     name = f"hypergradient_{rule}"
     usual = WHOLE_MODEL[name]().hyperparameters["hyper_lr"]
-    found = (Axis("hyper_lr", usual / 100, usual * 100), *axes)
+    found = (Axis("hyper_lr", usual / 10, usual * 10), *axes)
     return Baseline(name, name, default_lr, found, (), "constant", ("constant", "warmup_cosine"), stored=False)
 
 

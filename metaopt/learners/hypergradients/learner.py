@@ -29,7 +29,8 @@ __all__ = ["PRESETS", "HypergradientLearner"]
 class HypergradientLearner(WholeModelLearner, ABC):
     """A classic optimizer whose hyperparameters are learned while it runs.
 
-    Its own hyperparameters are the float fields of a subclass, where it starts. The schedule multiplies the learned rate.
+    Its own hyperparameters are the float fields of a subclass, where it starts. The schedule multiplies the learned rate. By default the
+    rate moves by cosines, which a loss in other units leaves as they are: on tasks of the `meta_valid` split that was the best of the three.
 
     Attributes:
         base: name of the optimizer in `options.BASES`.
@@ -42,10 +43,10 @@ class HypergradientLearner(WholeModelLearner, ABC):
 
     base: ClassVar[str]
     hyper: tuple[str, ...] = ("sgd",)
-    hyper_lr: Size = 1e-2
+    hyper_lr: Size = 0.05
     learn: tuple[str, ...] = ("lr",)
     link: str = "log"
-    moves: Update = "additive"
+    moves: Update = "cosine"
     mode: Literal["global", "per_tensor"] = "global"
 
     @property
@@ -149,7 +150,6 @@ class HypergradientAdam(HypergradientLearner):
 
     name: ClassVar[str] = "hypergradient_adam"
     base: ClassVar[str] = "adam"
-    hyper_lr: Size = 1e-5
     lr: Size = 1e-3
     beta1: Decay = 0.9
     beta2: Decay = 0.999
@@ -172,7 +172,6 @@ class HypergradientRMSProp(HypergradientLearner):
 
     name: ClassVar[str] = "hypergradient_rmsprop"
     base: ClassVar[str] = "rmsprop"
-    hyper_lr: Size = 1e-5
     lr: Size = 1e-3
     alpha: Decay = 0.99
     eps: Size = 1e-8
@@ -186,7 +185,6 @@ class HypergradientLion(HypergradientLearner):
 
     name: ClassVar[str] = "hypergradient_lion"
     base: ClassVar[str] = "lion"
-    hyper_lr: Size = 1e-6
     lr: Size = 1e-4
     beta1: Decay = 0.9
     beta2: Decay = 0.99

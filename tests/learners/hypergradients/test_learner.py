@@ -92,7 +92,8 @@ def test_a_rate_goes_up_while_gradients_agree_and_down_when_they_turn(name):
 
 def test_towers_of_tensors_move_apart_and_a_tower_of_all_sums_them():
     apart, together = (
-        walk(preset("hypergradient_sgd", mode=mode, hyper_lr=1e-3, link="identity"), 2)[1]["tower"] for mode in ("per_tensor", "global")
+        walk(preset("hypergradient_sgd", mode=mode, hyper_lr=1e-3, link="identity", moves="additive"), 2)[1]["tower"]
+        for mode in ("per_tensor", "global")
     )
     moves = apart["x0"][:, 0] - 0.1
     assert moves[0] != moves[1]
@@ -101,7 +102,7 @@ def test_towers_of_tensors_move_apart_and_a_tower_of_all_sums_them():
 
 def test_the_gradient_is_compared_with_the_step_that_led_there():
     """By hand: lr_2 = lr + rate * g_2 . u_1, and u_1 holds the weight decay of where it was taken."""
-    learner = preset("hypergradient_sgd", hyper_lr=1e-3, link="identity")
+    learner = preset("hypergradient_sgd", hyper_lr=1e-3, link="identity", moves="additive")
     _, state = walk(learner, 2)
     change = sum((params(2)[k] * (params(1)[k] + 1e-2 * params(0)[k])).sum() for k in params())
     assert float(state["tower"]["x0"][0, 0]) == pytest.approx(0.1 + 1e-3 * float(change), rel=1e-12)
