@@ -17,8 +17,8 @@ from metaopt.learners.hypergradients import build_tower
 
 RATES = (1e-4, 1e-2, 1e-1, 1.0)
 HEIGHTS = (0, 1, 2, 4)
-# Test errors in per cent by height, one a rate: means over three seeds. The one that is missing was 33 ± 42, one seed of three not a number.
-# Source: Chandra et al., 2022 (1909.13371): their optimizers on this data.
+# Test errors in per cent by height, one a rate, of the implementation of Chandra et al., 2022 (1909.13371): means over three seeds. The one
+# that is missing was 33 with one seed of three not a number.
 PUBLISHED = {0: (88.06, 11.85, 5.37, 3.70), 1: (4.91, 4.91, 4.35, 3.80), 2: (4.26, 4.26, 4.26, 3.52), 4: (4.26, 4.26, 4.26)}
 TRAIN, BATCH, EPOCHS, HYPER_LR = 1437, 64, 30, 1e-2
 
