@@ -5,7 +5,7 @@ Legend: S scopes of towers, J learned hyperparameters.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from metaopt.errors import ConfigError
 from metaopt.learners.hypergradients.stationarity import Stationarity
-from metaopt.optim.hypergradient_pieces import MASTER, Batch, Member, make_batches, read
+from metaopt.optim.hypergradient_pieces import MASTER, Batch, Layout, Member, make_batches, read
 from metaopt.optim.hypergradient_steps import BASE_STEPS, BaseStep
 from metaopt.optim.hypergradient_towers import Evidence, Scopes, check_settings, make_settings
 from metaopt.optim.loading import load_exactly
@@ -80,17 +80,20 @@ class HypergradientOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._check_untouched()
-        members = list(self._members())
-        batches = make_batches(members, self.param_groups)
+        members = self._members()
+        batches = make_batches(members)
         self._observe(batches, members)
         values = self.hyperparameters()
-        found = {(one.group, one.scope): self._rate(one, values[one.scope]) for one in members}
-        for batch in batches:
-            self._advance(batch, values[batch.first.scope], found[batch.first.group, batch.first.scope][0])
+        found: dict[tuple[int, int], tuple[float, tuple[float, ...]]] = {}
         for member in members:
-            member.state["coefficients"] = found[member.group, member.scope][1]
+            key = member.layout.group, member.scope
+            if key not in found:
+                found[key] = self._rate(*key, values[member.scope])
+            member.state["coefficients"] = found[key][1]
+        for batch in batches:
+            self._advance(batch, values[batch.scope], found[batch.layout.group, batch.scope][0])
         if members:
-            torch._foreach_add_([member.state["step"] for member in members], 1)
+            torch._foreach_add_([member.state["step"] for member in members], torch.tensor(1.0), alpha=1.0)
         return loss
 
     def hyperparameters(self) -> list[dict[str, float]]:
@@ -242,43 +245,58 @@ class HypergradientOptimizer(torch.optim.Optimizer):
                     change = f"{name} of group {number} was changed from {group['start'][name]:g} to {now[name]:g}"
                     raise ConfigError(f"{change}, but it is learned; take {name!r} out of learn to set it by hand")
 
-    def _members(self) -> Iterator[Member]:
-        """Yield the parameters that take this step."""
+    def _members(self) -> list[Member]:
+        """Return the parameters that take this step, with a state."""
+        members: list[Member] = []
+        layouts: dict[tuple[Any, ...], Layout] = {}
+        still, scope = (0.0,) * len(self._towers.learn), 0
+        per_group, per_tensor = self._mode == "per_group", self._mode == "per_tensor"
         for number, group in enumerate(self.param_groups):
             for place, param in enumerate(group["params"]):
-                if param.grad is not None and param.grad.layout != torch.strided:
+                grad = param.grad
+                if grad is not None and grad.layout != torch.strided:
                     name = repr(group["param_names"][place]) if "param_names" in group else f"{place} of group {number}"
                     raise RuntimeError(f"parameter {name} has a sparse gradient, which hypergradient optimizers cannot read")
-        scope = 0
         for number, group in enumerate(self.param_groups):
-            for place, param in enumerate(group["params"]):
-                if param.grad is not None and param.numel():
-                    yield self._member(param, number, place, scope)
-                scope += self._mode == "per_tensor"
-            scope += self._mode == "per_group"
+            for param in group["params"]:
+                grad = param.grad
+                if grad is not None and param.numel():
+                    state = self.state[param]
+                    # What the last step left decides where this one finds its direction.
+                    kind = (number, "step" in state, "momentum_buffer" in state, "direction" in state, MASTER in state)
+                    if not kind[1]:
+                        kind = (*kind[:-1], self._begin(param, state))
+                    if kind not in layouts:
+                        layouts[kind] = self._layout(*kind)
+                    layout = layouts[kind]
+                    if not (kind[1] and all(map(state.__contains__, layout.keys))):
+                        like = state.get(MASTER, param)
+                        state.update({key: torch.zeros_like(like) for key in layout.keys if key not in state})
+                    members.append(Member(param, grad, layout, scope, int(state["step"]) + 1, state.get("coefficients", still), state))
+                scope += per_tensor
+            scope += per_group
+        return members
 
-    def _member(self, param: Tensor, number: int, place: int, scope: int) -> Member:
-        """Return a parameter's place in this step, with a state if it has none."""
+    def _begin(self, param: Tensor, state: dict[str, Any]) -> bool:
+        """Give a parameter its counter, and a float32 copy if it has 16 bits; return whether it has."""
+        state["step"] = torch.tensor(0.0)
+        if short := param.dtype not in (torch.float32, torch.float64):
+            state[MASTER] = param.detach().float()
+        return short
+
+    def _layout(self, number: int, begun: bool, has_buffer: bool, has_direction: bool, has_master: bool) -> Layout:
+        """Return what tensors of a group with such states have in common."""
         group, learn = self.param_groups[number], self._towers.learn
         momentum = "momentum" in self._base.hyperparameters and (group["momentum"] != 0 or "momentum" in learn)
         base = (*self._base.accumulators, *(("momentum_buffer",) if momentum else ()))
-        state = self.state[param]
-        # The buffer is the direction of the step, unless a group without momentum, or Nesterov's, has needed another tensor.
-        lean = momentum and not group.get("nesterov") and "direction" not in state
+        # The buffer is the direction of the step, unless a step without momentum, or with Nesterov's, has needed another tensor.
+        lean = momentum and not group.get("nesterov") and not has_direction
         out = {name: f"d_{name}" for name in learn if name != "lr"} | ({"lr": "direction"} if "lr" in learn and not lean else {})
-        stored = "momentum_buffer" if "direction" not in state and "momentum_buffer" in state else "direction"
-        coefficients = state.get("coefficients", (0.0,) * len(learn))
-        if not state:
-            working = param.detach().to(torch.float64 if param.dtype == torch.float64 else torch.float32)
-            state["step"] = torch.tensor(0.0)
-            if working.dtype != param.dtype:
-                state[MASTER] = working
-        like = state.get(MASTER, param)
-        for key in (*base, *out.values()):
-            if key not in state:
-                state[key] = torch.zeros_like(like)
-        changes = tuple((stored if stored in state else "momentum_buffer") if name == "lr" else f"d_{name}" for name in learn)
-        return Member(param, number, place, scope, int(state["step"]) + 1, coefficients, state, changes, base, out)
+        stored = "momentum_buffer" if not has_direction and (has_buffer or lean) else "direction"
+        changes = tuple(stored if name == "lr" else f"d_{name}" for name in learn)
+        keys = tuple(dict.fromkeys((*base, *changes, *out.values(), *((MASTER,) if has_master else ()))))
+        h = {**self._flat(group), "nesterov": float(group.get("nesterov", False))}
+        return Layout(number, bool(group["maximize"]), h, base, out, changes, keys)
 
     def _observe(self, batches: list[Batch], members: list[Member]) -> None:
         """Let the towers learn from the gradients."""
@@ -297,7 +315,7 @@ class HypergradientOptimizer(torch.optim.Optimizer):
                 one.dots[0] = math.nan  # an overflow is no evidence either
                 self._count_nonfinite(member)
         if self._watches and (warning := self._watch.update(self._towers.cosine(evidence[0]))):
-            warnings.warn(warning, stacklevel=4)
+            warnings.warn(warning, stacklevel=5)
         first = self.param_groups[0]
         first["tower_state"] = self._towers.observe(first["tower_state"], evidence)
 
@@ -305,8 +323,9 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         """Compute the direction of the step where it does not depend on what is learned: its gradient is in the cache now."""
         assert self._base.direction is not None
         batch.follow_params()
-        batch.direction = self._base.direction(self._h(batch, {}), batch.working_params(), grads, batch.base, batch.out)
-        batch.direction = batch.out.get("lr", batch.direction)  # rather than the gradient, which may be a copy
+        out = batch.out
+        batch.direction = self._base.direction(batch.layout.h, batch.working_params(), grads, batch.base, out)
+        batch.direction = out.get("lr", batch.direction)  # rather than the gradient, which may be a copy
 
     def _advance(self, batch: Batch, values: Mapping[str, float], rate: float) -> None:
         """Take the base step of a batch with the present values."""
@@ -315,28 +334,23 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         rate = _fit(rate, largest)
         if batch.direction is None:
             batch.follow_params()
-            h = self._h(batch, {name: _fit(value, largest) for name, value in values.items()})
-            self._base.step(h, rate, batch.first.t, params, batch.working_grads(), batch.base, batch.out)
+            h = {**batch.layout.h, **{name: _fit(value, largest) for name, value in values.items()}}
+            self._base.step(h, rate, batch.t, params, batch.working_grads(), batch.base, batch.out)
         elif rate:
             torch._foreach_add_(params, batch.direction, alpha=-rate)
         if rate:
             batch.round_params()
 
-    def _rate(self, member: Member, values: Mapping[str, float]) -> tuple[float, tuple[float, ...]]:
-        """Return the rate of a member's step, and how the step will have changed with what is learned, over what is stored."""
-        rate = float(self.param_groups[member.group]["lr"])
-        factor = rate / self._start_rates[member.scope] if "lr" in values else 0.0
+    def _rate(self, group: int, scope: int, values: Mapping[str, float]) -> tuple[float, tuple[float, ...]]:
+        """Return the rate of a step, and how the step will have changed with what is learned, over what is stored."""
+        rate = float(self.param_groups[group]["lr"])
+        factor = rate / self._start_rates[scope] if "lr" in values else 0.0
         if "lr" in values:
-            rate *= values["lr"] / self._start_rates[member.scope]  # 1.0 exactly before anything is learned
+            rate *= values["lr"] / self._start_rates[scope]  # 1.0 exactly before anything is learned
         return rate, tuple(-factor if name == "lr" else -rate for name in self._towers.learn)
 
-    def _h(self, batch: Batch, values: Mapping[str, float]) -> dict[str, float]:
-        group = self.param_groups[batch.first.group]
-        return {**self._flat(group), **values, "nesterov": float(group.get("nesterov", False))}
-
     def _count_nonfinite(self, member: Member) -> None:
-        grad = member.param.grad
-        if grad is None or bool(torch.isfinite(grad).all()):
+        if bool(torch.isfinite(member.grad).all()):
             return
         self._nonfinite += 1
         if "non-finite" not in self._told:
@@ -344,7 +358,7 @@ class HypergradientOptimizer(torch.optim.Optimizer):
             what = f"a gradient had NaN or infinity at step {member.t}"
             warnings.warn(
                 f"{what}; it is passed on as it is, and nothing is learned from it (see nonfinite_gradients, GradScaler, clipping)",
-                stacklevel=5,
+                stacklevel=6,
             )
 
 

@@ -5,90 +5,105 @@ ones share calls; the dot products of all pieces travel to the host together, on
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["MASTER", "Batch", "Member", "make_batches", "read"]
+__all__ = ["MASTER", "Batch", "Layout", "Member", "make_batches", "read"]
 
 MASTER = "master"  # state key of the float32 copy that 16-bit parameters get
-# Elements in a batch. Adam holds six arrays while it runs: 2^16 float32 elements of each are 1.5 MB. An accelerator wants many.
-_CPU_PIECE, _PIECE = 1 << 16, 1 << 25
+# Elements in a batch. Adam holds seven arrays while it runs: 2^18 float32 elements of each are 7 MB, part of a third-level cache; smaller
+# batches spent more on calls than they saved (2^15 to 2^19 tried, one thread, 0.7 and 5 million weights). An accelerator wants many.
+_CPU_PIECE, _PIECE = 1 << 18, 1 << 25
 
 
-@dataclass
-class Member:
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What tensors of one group have in common in a step.
+
+    Attributes:
+        group: number of the group.
+        maximize: climb instead of descend.
+        h: hyperparameters of the base step, where nobody has learned them.
+        base: accumulators of the base step.
+        out: where it writes derivatives, by hyperparameter.
+        changes: what the last step stored, in the order of `learn`.
+        keys: all tensors of the state that a step touches.
+    """
+
+    group: int
+    maximize: bool
+    h: dict[str, float]
+    base: tuple[str, ...]
+    out: dict[str, str]
+    changes: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+class Member(NamedTuple):
     """A parameter that takes this step.
 
     Attributes:
-        param: the parameter, with a gradient.
-        group, place: number of its group, and its place there.
+        param, grad: the parameter and its gradient.
+        layout: what it has in common with others.
         scope: the tower that it belongs to.
         t: updates that it has had, this one included.
         coefficients: d parameter / d hyperparameter of the last step = coefficient * what is stored; all 0 if it did not move.
         state: of the optimizer.
-        changes: what is stored, in the order of `learn`.
-        base: accumulators of the base step, by name.
-        out: where the base step is to write derivatives, by hyperparameter.
     """
 
     param: Tensor
-    group: int
-    place: int
+    grad: Tensor
+    layout: Layout
     scope: int
     t: int
     coefficients: tuple[float, ...]
     state: dict[str, Any]
-    changes: tuple[str, ...]
-    base: tuple[str, ...]
-    out: Mapping[str, str]
 
 
 @dataclass
 class Batch:
-    """Pieces of tensors of one group, scope, age, dtype and device.
+    """Pieces of tensors of one layout, scope, age, dtype and device.
 
     Attributes:
-        first: a member, for what all have in common.
-        maximize: climb instead of descend.
+        layout, scope, t: of all of them.
+        moved: whether the last step changed them.
         members: number of the member that each piece is of.
         params, grads: pieces; `tensors` those of the state by key.
         direction: u, where it has been computed before the rate was known.
+        size: elements.
     """
 
-    first: Member
-    maximize: bool
+    layout: Layout
+    scope: int
+    t: int
+    moved: bool
+    tensors: dict[str, list[Tensor]]
     members: list[int] = field(default_factory=list)
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
-    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
     direction: list[Tensor] | None = None
     size: int = 0
 
     @property
-    def moved(self) -> bool:
-        """Whether the last step of these tensors changed them."""
-        return any(self.first.coefficients)
-
-    @property
     def base(self) -> dict[str, list[Tensor]]:
         """The accumulators."""
-        return {key: self.tensors[key] for key in self.first.base}
+        return {key: self.tensors[key] for key in self.layout.base}
 
     @property
     def out(self) -> dict[str, list[Tensor]]:
         """Where derivatives go."""
-        return {name: self.tensors[key] for name, key in self.first.out.items()}
+        return {name: self.tensors[key] for name, key in self.layout.out.items()}
 
     def working_grads(self) -> list[Tensor]:
         """Return gradients to descend, in the working dtype; never to be written to."""
         grads = self.grads
-        if MASTER in self.tensors or grads[0].dtype != self.params[0].dtype:
-            grads = [grad.to(param.dtype) for grad, param in zip(grads, self.working_params(), strict=True)]
-        return list(torch._foreach_neg(grads)) if self.maximize else grads
+        if MASTER in self.tensors:
+            grads = [grad.to(master.dtype) for grad, master in zip(grads, self.tensors[MASTER], strict=True)]
+        return list(torch._foreach_neg(grads)) if self.layout.maximize else grads
 
     def working_params(self) -> list[Tensor]:
         """Return the parameters to step, or their masters."""
@@ -105,27 +120,29 @@ class Batch:
             torch._foreach_copy_(self.params, self.tensors[MASTER])
 
 
-def make_batches(members: Sequence[Member], groups: Sequence[Mapping[str, Any]]) -> list[Batch]:
+def make_batches(members: Sequence[Member]) -> list[Batch]:
     """Return the batches of a step, in the order of the members."""
     batches: list[Batch] = []
-    fullest: dict[tuple[Any, ...], Batch] = {}
-    for number, member in enumerate(members):
-        param, grad = member.param, member.param.grad
-        assert grad is not None
-        keys = [*dict.fromkeys((*member.base, *member.changes, *member.out.values())), *([MASTER] if MASTER in member.state else [])]
-        limit = _CPU_PIECE if param.device.type == "cpu" else _PIECE
-        kind = (member.group, member.scope, member.t, member.coefficients, param.dtype, grad.dtype, param.device, *keys)
-        for pieces in zip(*_split([param, grad, *(member.state[key] for key in keys)], limit), strict=True):
-            batch = fullest.get(kind)
-            if batch is None or batch.size + pieces[0].numel() > limit:
-                batch = fullest[kind] = Batch(member, bool(groups[member.group]["maximize"]), tensors={key: [] for key in keys})
+    open_: dict[tuple[Any, ...], Batch] = {}
+    for number, (param, grad, layout, scope, t, coefficients, state) in enumerate(members):
+        device = param.device
+        limit = _CPU_PIECE if device.type == "cpu" else _PIECE
+        kind = (layout, scope, t, coefficients, param.dtype, device)
+        tensors = [state[key] for key in layout.keys]
+        size = param.numel()
+        whole = size <= limit
+        for piece in ((param, grad, *tensors),) if whole else zip(*_split([param, grad, *tensors], limit), strict=True):
+            size = size if whole else piece[0].numel()
+            batch = open_.get(kind)
+            if batch is None or batch.size + size > limit:
+                batch = open_[kind] = Batch(layout, scope, t, any(coefficients), {key: [] for key in layout.keys})
                 batches.append(batch)
-            batch.size += pieces[0].numel()
+            batch.size += size
             batch.members.append(number)
-            batch.params.append(pieces[0])
-            batch.grads.append(pieces[1])
-            for key, piece in zip(keys, pieces[2:], strict=True):
-                batch.tensors[key].append(piece)
+            batch.params.append(piece[0])
+            batch.grads.append(piece[1])
+            for stack, one in zip(batch.tensors.values(), piece[2:], strict=True):
+                stack.append(one)
     return batches
 
 
@@ -144,7 +161,7 @@ def read(batches: Sequence[Batch], members: Sequence[Member], norms: bool, early
     owners: list[tuple[int, int]] = []  # (member, which of its numbers)
     for batch in batches:
         grads = batch.working_grads()
-        changes = [batch.tensors[key] for key in batch.first.changes] if batch.moved else []
+        changes = [batch.tensors[key] for key in batch.layout.changes] if batch.moved else []
         for i, (number, grad) in enumerate(zip(batch.members, grads, strict=True)):
             stored = [change[i] for change in changes]
             numbers = [_dot(grad, one) for one in stored] if stored else [grad.sum()]
@@ -166,8 +183,6 @@ def read(batches: Sequence[Batch], members: Sequence[Member], norms: bool, early
 def _split(tensors: list[Tensor], limit: int) -> list[Sequence[Tensor]]:
     """Return each tensor's pieces, flat views of one part of memory each; whole tensors where their layouts differ."""
     first = tensors[0]
-    if first.numel() <= limit:
-        return [(tensor,) for tensor in tensors]
     if all(tensor.is_contiguous() for tensor in tensors):
         return [tensor.view(-1).split(limit) for tensor in tensors]  # type: ignore[no-untyped-call]
     layout = torch.channels_last if first.dim() == 4 else torch.channels_last_3d if first.dim() == 5 else None
@@ -177,7 +192,7 @@ def _split(tensors: list[Tensor], limit: int) -> list[Sequence[Tensor]]:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.reshape(-1), b.reshape(-1))
+    return torch.dot(a, b) if a.dim() == b.dim() == 1 else torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 def _to_host(numbers: Sequence[Tensor]) -> list[float]:

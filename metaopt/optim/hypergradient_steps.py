@@ -18,6 +18,7 @@ from torch import Tensor
 
 __all__ = ["BASE_STEPS", "BaseStep", "adam", "adamw", "lion", "lion_direction", "rmsprop", "sgd", "sgd_direction"]
 
+_LEAST = 2.0**-53
 Hypers = Mapping[str, float]
 Lists = Mapping[str, list[Tensor]]
 
@@ -59,9 +60,10 @@ def sgd(h: Hypers, rate: float, t: int, params: list[Tensor], grads: list[Tensor
 def adam(
     h: Hypers, rate: float, t: int, params: list[Tensor], grads: list[Tensor], state: Lists, out: Lists, *, decoupled: bool = False
 ) -> None:
-    """Take a step of Adam, number t >= 1 of these tensors; `decoupled` weight decay is that of AdamW."""
+    """Take a step of Adam, number t >= 1 of these tensors, from moments that are 0 at t = 1; `decoupled` weight decay is that of AdamW."""
     means, squares, beta1, beta2 = state["exp_avg"], state["exp_avg_sq"], h["beta1"], h["beta2"]
-    c1, c2 = 1 - beta1**t, 1 - beta2**t
+    # A beta of exactly 1, which links without an end above may reach, has no corrections: nothing finite is right, but nothing may raise.
+    c1, c2 = max(1 - beta1**t, _LEAST), max(1 - beta2**t, _LEAST)
     grads = grads if decoupled else _decayed(h, params, grads)
     if "beta1" in out:  # d means
         torch._foreach_copy_(out["beta1"], means)
@@ -94,6 +96,9 @@ def adam(
             _after_squares(out["beta2"], units, roots, denominators)
         if "weight_decay" in out and not decoupled:
             _through_gradient(out["weight_decay"], units, grads, roots, denominators, params, (1 - beta1) / c1, (1 - beta2) / c2)
+    if t == 1:  # the corrections undo the betas exactly; what is left is rounding, of which a cosine would make a whole step
+        for name in {"beta1", "beta2"} & out.keys():
+            torch._foreach_zero_(out[name])
     if decoupled:
         if "lr" in out and h["weight_decay"]:  # the last reader of `units`
             torch._foreach_add_(out["lr"], params, alpha=h["weight_decay"])

@@ -32,13 +32,14 @@ def base_of(name: str) -> BaseStep:
     return BASE_STEPS[{"momentum": "sgd", "nesterov": "sgd", "rmsprop_momentum": "rmsprop"}.get(name, name)]
 
 
-def start(name: str) -> dict[str, list[Tensor]]:
+def start(name: str, t: int) -> dict[str, list[Tensor]]:
     keys = [*base_of(name).accumulators, *(["momentum_buffer"] if HYPERS[name].get("momentum") else [])]
-    return {key: [value.square() if "sq" in key else value for value in tensors(i + 10)] for i, key in enumerate(keys)}
+    size = float(t > 1)  # accumulators begin at 0
+    return {key: [size * (value.square() if "sq" in key else value) for value in tensors(i + 10)] for i, key in enumerate(keys)}
 
 
 def taken(name: str, h: dict[str, float], t: int, out: dict[str, list[Tensor]], rate: float = RATE) -> tuple[list[Tensor], dict[str, Any]]:
-    params, state = tensors(1), start(name)
+    params, state = tensors(1), start(name, t)
     base_of(name).step(h, rate, t, params, tensors(2), state, out)
     return params, state
 
@@ -85,9 +86,9 @@ def test_all_derivatives_at_once_equal_each_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", HYPERS)
 def test_rate_zero_moves_nothing_and_keeps_count(name: str) -> None:
-    params, state = taken(name, HYPERS[name], 1, {}, rate=0.0)
+    params, state = taken(name, HYPERS[name], 2, {}, rate=0.0)
     assert all(torch.equal(a, b) for a, b in zip(params, tensors(1), strict=True))
-    assert all(not torch.equal(a, b) for key, values in start(name).items() for a, b in zip(values, state[key], strict=True))
+    assert all(not torch.equal(a, b) for key, values in start(name, 2).items() for a, b in zip(values, state[key], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,20 @@ def test_the_direction_alone_is_the_first_half_of_the_step(name: str) -> None:
     base = base_of(name)
     assert base.direction is not None
     whole, whole_state = taken(name, HYPERS[name], 2, {})
-    params, state = tensors(1), start(name)
+    params, state = tensors(1), start(name, 2)
     direction = base.direction(HYPERS[name], params, tensors(2), state, {})
     torch._foreach_add_(params, direction, alpha=-RATE)
     assert all(torch.equal(a, b) for a, b in zip(whole, params, strict=True))
     assert all(torch.equal(a, b) for key in state for a, b in zip(state[key], whole_state[key], strict=True))
+
+
+@pytest.mark.parametrize(("name", "key"), [("adam", "beta1"), ("adam", "beta2"), ("adamw", "beta1"), ("adamw", "beta2")])
+def test_the_first_step_of_adam_does_not_depend_on_its_betas(name: str, key: str) -> None:
+    out = {key: tensors(3)}
+    taken(name, HYPERS[name], 1, out)
+    assert not any(value.any() for value in out[key]), "not even by rounding: a cosine has no size"
+
+
+@pytest.mark.parametrize("key", ["beta1", "beta2"])
+def test_a_beta_of_one_does_not_raise(key: str) -> None:
+    taken("adam", {**HYPERS["adam"], key: 1.0}, 3, {"lr": tensors(3), "beta1": tensors(3), "beta2": tensors(3)})
