@@ -527,3 +527,36 @@ def test_complex_and_sparse_are_refused_by_name() -> None:
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert not optimizer.state
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_learning_rate_may_be_a_tensor(name: str) -> None:
+    plain, tensor = parameters(), parameters()
+    walk(getattr(optim, f"Hypergradient{name}")(plain, lr=0.5), range(3))
+    walk(getattr(optim, f"Hypergradient{name}")(tensor, lr=torch.tensor(0.5)), range(3))
+    assert equal(plain, tensor)
+
+
+def test_bounds_hold() -> None:
+    param = nn.Parameter(torch.ones(4))
+    optimizer = optim.HypergradientSGD([param], 0.1, hyper={"name": "sgd", "lr": 1.0}, bounds={"lr": (0.05, 0.2)})
+    seen = set()
+    for t in range(12):
+        param.grad = torch.full_like(param, 1.0 if t < 6 else (-1.0) ** t)
+        optimizer.step()
+        seen.add(round(optimizer.hyperparameters()[0]["lr"], 12))
+    assert min(seen) == 0.05
+    assert max(seen) == 0.2
+
+
+def test_a_rate_that_is_not_learned_is_the_users_own() -> None:
+    params = parameters(torch.float64)
+    optimizer = optim.HypergradientSGD(params, 0.0, 0.9, learn="momentum")
+    before = [param.detach().clone() for param in params]
+    walk(optimizer, range(2))
+    assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
+    optimizer.param_groups[0]["lr"] = 0.1
+    walk(optimizer, range(2, 5))
+    assert set(optimizer.hyperparameters()[0]) == {"momentum"}
+    assert optimizer.hyperparameters()[0]["momentum"] != 0.9
+    assert "direction" not in optimizer.state[params[0]]

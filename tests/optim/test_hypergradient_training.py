@@ -282,6 +282,5 @@ def two_ranks(rank: int, world: int, store: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_learn_the_same(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(two_ranks, args=(2, str(tmp_path / "store")), nprocs=2, start_method="fork")
