@@ -18,6 +18,7 @@ MASTER = "master"  # state key of the float32 copy that 16-bit parameters get
 # Elements in a batch. Adam holds seven arrays while it runs: 2^18 float32 elements of each are 7 MB, part of a third-level cache; smaller
 # batches spent more on calls than they saved (2^15 to 2^19 tried, one thread, 0.7 and 5 million weights). An accelerator wants many.
 _CPU_PIECE, _PIECE = 1 << 18, 1 << 25
+_ALIGNED = 64  # bytes, as torch's allocator gives them
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +193,16 @@ def _split(tensors: list[Tensor], limit: int) -> list[Sequence[Tensor]]:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a, b) if a.dim() == b.dim() == 1 else torch.dot(a.reshape(-1), b.reshape(-1))
+    return torch.dot(_aligned(a), _aligned(b))
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return a tensor, flat, where the last bit of a dot product does not depend on its place in memory: MKL's does otherwise.
+
+    Gradients that are views, as DistributedDataParallel's are, begin anywhere, and elsewhere after a resume.
+    """
+    flat = tensor if tensor.dim() == 1 and tensor.is_contiguous() else tensor.reshape(-1)
+    return flat.clone() if flat.data_ptr() % _ALIGNED and flat.device.type == "cpu" else flat
 
 
 def _to_host(numbers: Sequence[Tensor]) -> list[float]:

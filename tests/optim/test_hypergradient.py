@@ -560,3 +560,20 @@ def test_a_rate_that_is_not_learned_is_the_users_own() -> None:
     assert set(optimizer.hyperparameters()[0]) == {"momentum"}
     assert optimizer.hyperparameters()[0]["momentum"] != 0.9
     assert "direction" not in optimizer.state[params[0]]
+
+
+@pytest.mark.parametrize("update", ["additive", "cosine"])
+def test_where_gradients_lie_in_memory_changes_no_bit(update: str) -> None:
+    """MKL's dot products depend on it; views into the buckets of DistributedDataParallel begin anywhere."""
+    found = []
+    for offset in range(4):
+        param = nn.Parameter(torch.ones(1000))
+        optimizer = optim.HypergradientSGD([param], 0.01, 0.9, update=update)
+        memory = torch.empty(1100)
+        for t in range(4):
+            grad = memory[offset : offset + 1000]
+            grad.copy_(torch.randn(1000, generator=torch.Generator().manual_seed(t)) + 0.1)
+            param.grad = grad
+            optimizer.step()
+        found.append(optimizer.hyperparameters())
+    assert found == found[:1] * 4
