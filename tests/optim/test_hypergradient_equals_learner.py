@@ -105,11 +105,9 @@ def test_every_link_update_and_mode(link: str, update: str, mode: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("base", "link", "update", "mode"), list(itertools.product(BASES, LINKS, UPDATES, MODES)))
 def test_all_together(base: str, link: str, update: str, mode: str) -> None:
-    # Adam's first step does not depend on its betas: the learner's derivative is rounding there, of which a cosine makes a whole step.
-    # Raw betas reach 1, where Adam divides by 0, and a raw eps falls below 0.
-    out = {"beta1", "beta2"} if update == "cosine" else set()
-    out |= {"beta1", "beta2", "alpha", "eps"} if link != "log" else set()
-    compare(base, tuple(name for name in ALL[base] if name not in out), link, update, mode, torch.float64, 15)
+    # The coordinate of an eps is next to 0 under `square`, which has no limit on a step: the run explodes, and rounding with it.
+    wild = {"eps"} if (link, update) == ("square", "additive") else set()
+    compare(base, tuple(name for name in ALL[base] if name not in wild), link, update, mode, torch.float64, 15)
 
 
 @pytest.mark.slow

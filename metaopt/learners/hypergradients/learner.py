@@ -24,6 +24,9 @@ from metaopt.tasks.task import Params
 
 __all__ = ["PRESETS", "HypergradientLearner"]
 
+# Adam's first step is g / (|g| + eps) whatever its betas are. Its derivative has rounding errors instead, of which a cosine makes a full step.
+_AFTER_FIRST = {"adam": ("beta1", "beta2"), "adamw": ("beta1", "beta2")}
+
 
 @dataclass(frozen=True)
 class HypergradientLearner(WholeModelLearner, ABC):
@@ -82,6 +85,7 @@ class HypergradientLearner(WholeModelLearner, ABC):
         tower = {name: torch.where(t > 0, seen[name], value) for name, value in state["tower"].items()}
         values_SJ = torch.stack(list(self.tower.values(tower).values()), -1)
         factor = lr / h["lr"]
+        acts_J = [(t > 0) if name in _AFTER_FIRST.get(self.base, ()) else 1.0 for name in self.learn]
         new_params, rules, changes = {}, {}, {}
         for i, (name, param) in enumerate(params.items()):
             at_J = values_SJ[i if self.mode == "per_tensor" else 0].to(param.dtype)
@@ -89,7 +93,10 @@ class HypergradientLearner(WholeModelLearner, ABC):
             step = functools.partial(self._step, h, own, factor * scales[name])
             moved, rules[name] = step(at_J)
             new_params[name] = param - moved
-            changes[name] = -torch.stack([jvp(step, (at_J,), (unit,), has_aux=True)[1] for unit in torch.eye(len(at_J)).to(at_J)])
+            units_JJ = torch.eye(len(at_J)).to(at_J)
+            changes[name] = -torch.stack(
+                [jvp(step, (at_J,), (unit,), has_aux=True)[1] * acts for unit, acts in zip(units_JJ, acts_J, strict=True)]
+            )
         return new_params, {"rule": rules, "tower": tower, "change": changes}
 
     def _step(self, h: Hypers, own: tuple[Tensor, Tensor, State, Tensor], factor: Hyper, at_J: Tensor) -> tuple[Tensor, State]:

@@ -138,11 +138,13 @@ def _learned(name: str, value: float, link: str | Mapping[str, str], bounds: Bou
 
 
 def _bounds(name: str, value: float, link: Link, given: Bounds | None) -> Bounds:
-    inside = (max(link.low, 0.0), min(link.high, 1.0)) if name in _FRACTIONS else (link.low, link.high)
+    fraction = name in _FRACTIONS
+    # A beta of 1 would divide by 0, and only a published rate may be negative.
+    inside = (max(link.low, 0.0), max(_FRACTION[1], value)) if fraction else (link.low if name == "lr" else max(link.low, 0.0), link.high)
     if given is None:
         if link.name not in ("log", "logit"):
             return inside
-        low, high = _FRACTION if name in _FRACTIONS else _WIDEST[name]
+        low, high = _FRACTION if fraction else _WIDEST[name]
         return min(low, value), max(high, value)  # a start beyond them is the user's own wish
     try:
         low, high = (float(end) for end in given)
@@ -150,7 +152,7 @@ def _bounds(name: str, value: float, link: Link, given: Bounds | None) -> Bounds
         raise ConfigError(f"bounds of {name} must be (low, high), got {given!r}") from None
     if not inside[0] <= low < high <= inside[1]:
         raise ConfigError(
-            f"bounds of {name} must be low < high within [{inside[0]:g}, {inside[1]:g}] under link {link.name}, got {given!r}"
+            f"bounds of {name} must be low < high within [{inside[0]:.8g}, {inside[1]:.8g}] under link {link.name}, got {given!r}"
         )
     return low, high
 

@@ -90,6 +90,15 @@ def test_a_rate_goes_up_while_gradients_agree_and_down_when_they_turn(name):
     assert rates[2] < rates[1]
 
 
+def test_adams_first_step_says_nothing_about_its_betas():
+    _, state = walk(preset("hypergradient_adam", learn=("beta1", "beta2")), 2)
+    begun = preset("hypergradient_adam").tower.start({"lr": torch.tensor([0.1])})
+    assert state["tower"]["x0"].tolist() == [
+        [pytest.approx(float(torch.logit(torch.tensor(b, dtype=torch.float64))), rel=1e-6) for b in (0.9, 0.999)]
+    ]
+    assert float(state["tower"]["seen"]) == float(begun["seen"]) + 1
+
+
 def test_towers_of_tensors_move_apart_and_a_tower_of_all_sums_them():
     apart, together = (
         walk(preset("hypergradient_sgd", mode=mode, hyper_lr=1e-3, link="identity", moves="additive"), 2)[1]["tower"]

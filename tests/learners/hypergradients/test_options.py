@@ -36,7 +36,13 @@ def test_a_start_beyond_the_wide_bounds_moves_them():
 
 def test_a_fraction_without_a_link_stays_a_fraction():
     (learned,) = build_tower("adam", ADAM, learn="beta1", link="identity").learned
-    assert (learned.low, learned.high) == (0.0, 1.0)
+    assert (learned.low, learned.high) == (0.0, 1.0 - 1e-6)
+
+
+@pytest.mark.parametrize("name", ["eps", "weight_decay"])
+def test_only_a_rate_may_become_negative(name):
+    tower = build_tower("adam", ADAM, learn=("lr", name), link="identity")
+    assert [one.low for one in tower.learned] == [-float("inf"), 0.0]
 
 
 def test_parts_take_their_options():
