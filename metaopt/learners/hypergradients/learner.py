@@ -24,7 +24,7 @@ from metaopt.tasks.task import Params
 
 __all__ = ["PRESETS", "HypergradientLearner"]
 
-# Adam's first step is g / (|g| + eps) whatever its betas are. Its derivative has rounding errors instead, of which a cosine makes a full step.
+# Adam's first step is g / (|g| + eps) whatever its betas are; rounding gives it a derivative, of which a cosine makes a full step.
 _AFTER_FIRST = {"adam": ("beta1", "beta2"), "adamw": ("beta1", "beta2")}
 
 
@@ -33,7 +33,7 @@ class HypergradientLearner(WholeModelLearner, ABC):
     """A classic optimizer whose hyperparameters are learned while it runs.
 
     Its own hyperparameters are the float fields of a subclass, where it starts. The schedule multiplies the learned rate. By default the
-    rate moves by cosines, which a loss in other units leaves as they are: on tasks of the `meta_valid` split that was the best of the three.
+    rate moves by cosines, which a loss in other units leaves as they are; on tasks of `meta_valid` that was the best of the three.
 
     Attributes:
         base: name of the optimizer in `options.BASES`.
