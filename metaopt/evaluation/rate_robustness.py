@@ -113,6 +113,8 @@ def sweeps_table(sweeps: Mapping[str, RateSweep]) -> str:
 def draw_sweeps(panels: Mapping[str, Mapping[str, RateSweep]]) -> dict[str, bytes]:
     """Return a figure as `png` and `svg` bytes: a row a panel, error and final rate against the first rate, with 95 % intervals."""
     with canvas(3.0 * len(panels) + 0.4, 8.4) as figure:
+        from matplotlib.ticker import NullLocator
+
         axes = figure.subplots(len(panels), 2, squeeze=False)
         for row, (panel, sweeps) in enumerate(panels.items()):
             for (name, sweep), colour in zip(sweeps.items(), _COLOURS, strict=False):
@@ -123,6 +125,9 @@ def draw_sweeps(panels: Mapping[str, Mapping[str, RateSweep]]) -> dict[str, byte
                 axes[row, 1].plot(sweep.rates, sweep.learned.clamp(min=1e-12).log().mean(1).exp(), **style)
             axes[row, 0].set(xscale="log", ylim=(0, 100), xlabel="first learning rate", ylabel="test error, %", title=panel)
             axes[row, 1].set(xscale="log", yscale="log", xlabel="first learning rate", ylabel="rate at the end")
+            for axis in (axes[row, 0].xaxis, axes[row, 1].xaxis, axes[row, 1].yaxis):
+                axis.set_ticks(RATES[::2], [f"{rate:g}" for rate in RATES[::2]])  # the canvas draws no exponents
+                axis.set_minor_locator(NullLocator())
         handles, names = axes[0, 0].get_legend_handles_labels()
         axes[0, 1].legend(handles, names)
         return picture(figure, ("png", "svg"))
