@@ -81,8 +81,7 @@ def adam(
         torch._foreach_add_(denominators, h["eps"])
     if set(out) - ({"weight_decay"} if decoupled else set()):
         units = out["lr"] if "lr" in out else [torch.empty_like(mean) for mean in means]
-        torch._foreach_copy_(units, means)
-        torch._foreach_div_(units, denominators)
+        _divide(means, denominators, units)
         if c1 != 1.0:
             torch._foreach_mul_(units, 1 / c1)
         _after_eps(out.get("eps"), units, denominators)
@@ -130,8 +129,7 @@ def rmsprop(h: Hypers, rate: float, t: int, params: list[Tensor], grads: list[Te
     buffers = state.get("momentum_buffer")
     if out:
         units = out["lr"] if "lr" in out else [torch.empty_like(grad) for grad in grads]
-        torch._foreach_copy_(units, grads)
-        torch._foreach_div_(units, denominators)
+        _divide(grads, denominators, units)
         _after_eps(out.get("eps"), units, denominators)
         if "alpha" in out:
             _after_squares(out["alpha"], units, roots, denominators)
@@ -203,6 +201,12 @@ BASE_STEPS = {
 
 def _decayed(h: Hypers, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_add(grads, params, alpha=h["weight_decay"])) if h["weight_decay"] else grads
+
+
+def _divide(numerators: list[Tensor], denominators: list[Tensor], out: list[Tensor]) -> None:
+    """Write quotients in one pass over memory; a copy that is then divided in place takes two."""
+    for numerator, denominator, one in zip(numerators, denominators, out, strict=True):
+        torch.div(numerator, denominator, out=one)
 
 
 def _before_squares(out: list[Tensor] | None, squares: list[Tensor], grads: list[Tensor]) -> None:
