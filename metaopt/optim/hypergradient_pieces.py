@@ -15,9 +15,10 @@ from torch import Tensor
 __all__ = ["MASTER", "Batch", "Layout", "Member", "make_batches", "read"]
 
 MASTER = "master"  # state key of the float32 copy that 16-bit parameters get
-# Elements in a batch. Adam holds seven arrays while it runs: 2^18 float32 elements of each are 7 MB, part of a third-level cache; smaller
-# batches spent more on calls than they saved (2^15 to 2^19 tried, one thread, 0.7 and 5 million weights). An accelerator wants many.
-_CPU_PIECE, _PIECE = 1 << 18, 1 << 25
+# Elements in a batch. Adam holds seven arrays while it runs: 2^19 float32 elements of each are 15 MB, part of a third-level cache of 32 MB;
+# smaller batches spent more on calls than they saved, and larger ones saved no more (2^16 to 2^20 tried, one thread, process time after a
+# backward, 0.7 and 5 million weights). An accelerator wants many.
+_CPU_PIECE, _PIECE = 1 << 19, 1 << 25
 _ALIGNED = 64  # bytes, as torch's allocator gives them
 
 
