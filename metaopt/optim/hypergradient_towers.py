@@ -102,9 +102,11 @@ class Scopes:
         """Return the state after what a step's gradients say; scopes without usable evidence keep theirs."""
         if not any(one.usable for one in evidence):
             return state
-        new = self._tower.observe(state, self._signals(evidence))
+        signals = self._signals(evidence)
         if all(one.usable for one in evidence):
-            return new
+            finite = all(map(math.isfinite, signals.flatten().tolist()))
+            return self._tower.advance(state, signals) if finite else self._tower.observe(state, signals)
+        new = self._tower.observe(state, signals)
         usable = torch.tensor([one.usable for one in evidence])
         return {name: torch.where(usable.reshape(-1, *[1] * (value.ndim - 1)), value, state[name]) for name, value in new.items()}
 

@@ -129,8 +129,14 @@ class Tower:
             state: as `start` or the last call returned it.
             signals: [S, J] float64, as `signal` gives them.
         """
-        usable = torch.isfinite(signals).all(-1)
-        at = [torch.where(usable[..., None], signals, 0.0)]
+        usable = torch.isfinite(signals).all(-1, keepdim=True)
+        new = self.advance(state, torch.where(usable, signals, 0.0))
+        held = {name: torch.where(usable, value, state[name]) for name, value in new.items() if name != "skipped"}
+        return held | {"skipped": state["skipped"] + (~usable[..., 0]).double()}
+
+    def advance(self, state: TowerState, signals: Tensor) -> TowerState:
+        """Return the same for signals that are all finite, in a third of the operations: what a drop-in knows on the host."""
+        at = [signals]
         for level in range(len(self.parts) - 1):
             change = -state[f"direction{level}"]
             change = change * self._level(state, level) if self.update == "multiplicative" else change
@@ -142,11 +148,7 @@ class Tower:
             direction, kept = part.update({}, x, at[level], kept, state["seen"])
             new[f"x{level}"] = self._moved(x, level, self._level(new, level + 1) * direction)
             new |= {f"direction{level}": direction, **_numbered(kept, level)}
-        new["seen"] = state["seen"] + 1
-        held = {
-            name: torch.where(usable if value.ndim == usable.ndim else usable[..., None], value, state[name]) for name, value in new.items()
-        }
-        return held | {"skipped": state["skipped"] + (~usable).double()}
+        return new | {"seen": state["seen"] + 1}
 
     def _level(self, state: TowerState, level: int) -> Tensor:
         return _each([one.link.value for one in self.columns[level]], state[f"x{level}"])
@@ -158,10 +160,9 @@ class Tower:
             move = step / _each([one.link.slope for one in columns], x)
         else:
             move = step * _each([one.link.relative for one in columns], x)
-        most = [one.link.most for one in columns]
-        move = _each([functools.partial(torch.clamp, min=-most_, max=most_) for most_ in most], move)
+        move = _each([functools.partial(torch.clamp, min=-one.link.most, max=one.link.most) for one in columns], move)
         # 0 / 0, where a slope vanishes, and what overflows under a link without a limit are no steps.
-        move = torch.where(torch.isfinite(move) & (step != 0), move, 0.0)
+        move = torch.nan_to_num(move, nan=0.0, posinf=0.0, neginf=0.0)
         return _each([functools.partial(torch.clamp, min=one.ends[0], max=one.ends[1]) for one in columns], x - move)
 
 

@@ -130,6 +130,17 @@ def test_a_signal_that_is_not_finite_leaves_its_scope_as_it_is_and_is_counted(ba
     assert not torch.equal(after["x0"][1], state["x0"][1])
 
 
+@pytest.mark.parametrize("update", UPDATES)
+def test_finite_signals_need_no_looking_at(update):
+    tower = build_tower("adam", {"lr": 1e-3, "beta1": 0.9}, ["adam", "sgd"], ["lr", "beta1"], update=update)
+    state = tower.start({"lr": torch.tensor([1e-3]), "beta1": torch.tensor([0.9])})
+    for signals in torch.randn(5, 1, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64):
+        looked, trusted = tower.observe(state, signals), tower.advance(state, signals)
+        assert looked.keys() == trusted.keys()
+        assert all(torch.equal(looked[name], value) for name, value in trusted.items())
+        state = trusted
+
+
 def test_scopes_do_not_see_each_other():
     tower = build_tower("sgd", {"lr": 0.1}, ["adam", "sgd"])
     signals = torch.randn(5, 3, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
