@@ -65,7 +65,8 @@ def test_the_run_s_own_artifact_trains_a_model(run) -> None:
 @pytest.mark.slow
 def test_evaluate_reports_both_beside_the_baselines(run, tmp_path: Path) -> None:
     report = metaopt.evaluate([run.artifact, "celo2-base"], suite="quick", baselines="sgd", seeds=1, out=tmp_path / "report")
-    assert {path.name for path in (tmp_path / "report").iterdir()} >= {"report.json", "report.md", "report.html", "headline.png", "curves"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} >= {"report.json", "report.md", "report.html", "rows.jsonl", "figures"}
+    assert (tmp_path / "report" / "figures" / "headline.png").is_file()
     names = set(report.summary["learner"])
     assert {"quickstart", "celo2-base", "sgd"} <= names
     ours = report.summary[report.summary["learner"].isin(["quickstart", "celo2-base"])]
