@@ -27,6 +27,9 @@ Pair = tuple[float, float]
 Bounds = Pair | Mapping[str, Pair] | None
 
 
+_WATCH_EVERY = 10  # steps: two more dot products a tensor in one of them are not felt
+
+
 class HypergradientOptimizer(torch.optim.Optimizer):
     """A base optimizer whose hyperparameters are learned by towers, from one-step hypergradients in closed form.
 
@@ -39,7 +42,8 @@ class HypergradientOptimizer(torch.optim.Optimizer):
       the first step that had one, and the towers of its scope stay as they are.
     - 16-bit parameters are stepped in float32, from a copy in the state; dot products are taken in the parameter's dtype, float32 at least.
     - A parameter without gradient or without elements is skipped. A sparse gradient is refused by name.
-    - With `update="cosine"` and one global tower, a warning says once when noise is about to take the rate to its floor.
+    - With one global tower, a warning says once when noise is about to take the rate to its floor. It looks at every step with
+      `update="cosine"`, which has the norms that this needs, and at every tenth one else.
 
     State of a parameter, beside the base optimizer's: one tensor for each learned hyperparameter; none for `lr` where the momentum buffer
     is the direction of the step.
@@ -119,7 +123,7 @@ class HypergradientOptimizer(torch.optim.Optimizer):
 
     @property
     def stationarity(self) -> Stationarity | None:
-        """What the cosines so far say about the rate; None unless one global tower learns it with `update="cosine"`."""
+        """What the cosines so far say about the rate; None unless one global tower learns it."""
         return self._watch if self._watches else None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -186,14 +190,14 @@ class HypergradientOptimizer(torch.optim.Optimizer):
     @property
     def _watches(self) -> bool:
         settings = self.param_groups[0].get("tower", {"learn": ()})
-        return "lr" in settings["learn"] and settings["update"] == "cosine" and settings["mode"] == "global"
+        return "lr" in settings["learn"] and settings["mode"] == "global"
 
     def _derive(self) -> None:
         """Make again what follows from the groups."""
         settings = self.param_groups[0]["tower"]
         starts = self._starts(settings["mode"])
         self._scopes, self._start_rates = Scopes(settings, starts), [start["lr"] for start in starts]
-        self._watch = Stationarity()
+        self._watch = Stationarity(1 if settings["update"] == "cosine" else _WATCH_EVERY)
         if "stationarity" in self.param_groups[0]:
             self._watch.load_state_dict(self.param_groups[0]["stationarity"])
 
@@ -300,7 +304,9 @@ class HypergradientOptimizer(torch.optim.Optimizer):
 
     def _observe(self, batches: list[Batch], members: list[Member]) -> None:
         """Let the towers learn from the gradients."""
-        learn, norms = self._towers.learn, self._towers.update == "cosine"
+        learn, cosines = self._towers.learn, self._towers.update == "cosine"
+        watched = self._watches and bool(members) and (cosines or members[0].t % _WATCH_EVERY == 0)
+        norms = cosines or watched
         early = self._turn if learn == ["lr"] and self._base.direction is not None else None
         evidence = [Evidence([0.0] * len(learn), [0.0] * len(learn)) for _ in self._start_rates]
         for member, numbers in read(batches, members, norms, early):
@@ -311,10 +317,10 @@ class HypergradientOptimizer(torch.optim.Optimizer):
                     one.dots[j] += coefficient * numbers[j]
                     one.sizes[j] += coefficient**2 * numbers[len(learn) + j] if norms else 0.0
                 one.square += numbers[-1] if norms else 0.0
-            if not all(map(math.isfinite, numbers)):
+            if not all(map(math.isfinite, numbers if cosines else numbers[: len(learn)])):
                 one.dots[0] = math.nan  # an overflow is no evidence either
                 self._count_nonfinite(member)
-        if self._watches and (warning := self._watch.update(self._towers.cosine(evidence[0]))):
+        if watched and (warning := self._watch.update(self._towers.cosine(evidence[0]))):
             warnings.warn(warning, stacklevel=5)
         first = self.param_groups[0]
         first["tower_state"] = self._towers.observe(first["tower_state"], evidence)

@@ -451,22 +451,38 @@ def test_momentum_that_is_switched_off_and_on_by_hand() -> None:
     assert [a for a, _ in rates] == pytest.approx([b for _, b in rates], rel=1e-12)
 
 
-def test_noise_without_progress_is_told_once_under_cosine() -> None:
+@pytest.mark.parametrize(
+    ("update", "steps", "seen"), [("cosine", 600, "steps,"), ("additive", 2500, "steps that were looked at (one in 10),")]
+)
+def test_noise_without_progress_is_told_once(update: str, steps: int, seen: str) -> None:
     param = nn.Parameter(torch.zeros(64, dtype=torch.float64))
-    optimizer = optim.HypergradientSGD([param], 0.3, hyper=OFF, update="cosine")
+    optimizer = optim.HypergradientSGD([param], 0.3, hyper=OFF, update=update)
     source, told = torch.Generator().manual_seed(0), []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in range(600):
+        for _ in range(steps):
             param.grad = param.detach() + torch.randn(64, generator=source, dtype=torch.float64)
             optimizer.step()
     told = [str(one.message) for one in caught]
     assert len(told) == 1
     assert "the hypergradient of lr has been negative" in told[0]
+    assert seen in told[0]
     assert optimizer.stationarity is not None
     assert optimizer.stationarity.state == "noise floor"
     assert optimizer.stationarity.cosine == pytest.approx(-0.15, abs=0.05), "-rate / 2"
-    assert optim.HypergradientSGD([param]).stationarity is None
+    assert optim.HypergradientSGD([param], mode="per_tensor").stationarity is None
+
+
+@pytest.mark.parametrize("size", [1e15, 1e25])
+def test_a_norm_that_overflows_keeps_nothing_from_being_learned(size: float) -> None:
+    """Sizes of gradients at which a sum of squares is infinite in float32 and a dot product is not, at a step that is watched."""
+    param, still = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = optim.HypergradientSGD([param, still], 1e-30, hyper={"name": "sgd", "lr": 1e-9})
+    for step in range(1, 11):
+        param.grad, still.grad = torch.tensor([1.0, 0.0]), torch.tensor([0.0, size if step == 10 else 0.0])
+        optimizer.step()
+    assert optimizer.skipped == 0
+    assert optimizer.nonfinite_gradients == 0
 
 
 P = [nn.Parameter(torch.ones(2))]

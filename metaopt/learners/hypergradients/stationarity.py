@@ -51,9 +51,13 @@ class Stationarity:
     Means over `WINDOWS` steps (exponential, bias-corrected) are compared with their standard errors; the shortest window that is sure of a
     sign decides. Cosines of steps that follow each other are close to uncorrelated where noise dominates (the noise of each batch is in
     two of them, times that of two others), so the standard error of a window of n steps is the spread over sqrt(n).
+
+    Args:
+        every: it is given the cosine of one step in so many, which its windows then count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
+        self._every = every
         self._steps = 0.0
         self._means = [[0.0, 0.0, 0.0] for _ in WINDOWS]  # of the cosine, its square, and whether it is negative
         self._warned = 0.0
@@ -134,8 +138,9 @@ class Stationarity:
     def _warning(self, window: int) -> str:
         length = WINDOWS[window]
         negative = round(self._mean(window, 2) * length)
+        seen = "steps" if self._every == 1 else f"steps that were looked at (one in {self._every})"
         return (
-            f"the hypergradient of lr has been negative for {negative} of the last {length} steps, with a mean cosine of "
+            f"the hypergradient of lr has been negative for {negative} of the last {length} {seen}, with a mean cosine of "
             f"{self._mean(window, 0):.2g}: noise, not curvature. The rate is being driven to its floor. Freeze it (take 'lr' out of "
             "learn=, or give it a lower bound), use a schedule, or a larger batch"
         )
