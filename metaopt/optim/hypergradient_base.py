@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from metaopt.errors import ConfigError
 from metaopt.learners.hypergradients.stationarity import Stationarity
+from metaopt.optim.hypergradient_groups import check_group, check_layouts, check_untouched, flat, starts
 from metaopt.optim.hypergradient_pieces import MASTER, Batch, Layout, Member, make_batches, read
 from metaopt.optim.hypergradient_steps import BASE_STEPS, BaseStep
 from metaopt.optim.hypergradient_towers import Evidence, Scopes, check_settings, make_settings
@@ -62,7 +62,7 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         names = [learn] if isinstance(learn, str) else list(learn)
         if "lr" in names and not any(float(group["start"]["lr"]) for group in self.param_groups):
             raise ConfigError("lr=0 cannot be learned: start above 0, or take 'lr' out of learn")
-        self.param_groups[0]["tower"] = make_settings(self._name, self._starts(mode), hyper, names, link, bounds, mode, update)
+        self.param_groups[0]["tower"] = make_settings(self._name, starts(self.param_groups, mode), hyper, names, link, bounds, mode, update)
         self._derive()
         self.param_groups[0]["tower_state"] = self._towers.fresh()
         if self._watches:
@@ -83,7 +83,8 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._check_untouched()
+        check_untouched(self.param_groups, self._towers.learn)
+        check_layouts(self.param_groups)
         members = self._members()
         batches = make_batches(members)
         self._observe(batches, members)
@@ -137,8 +138,8 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            self._check_group(group)
-            group["start"] = self._flat(group)
+            check_group(group, self._base.hyperparameters)
+            group["start"] = flat(group, self._base.hyperparameters)
             if self._scopes is not None and self._mode != "global":
                 self._extend()
         except ConfigError:
@@ -195,8 +196,8 @@ class HypergradientOptimizer(torch.optim.Optimizer):
     def _derive(self) -> None:
         """Make again what follows from the groups."""
         settings = self.param_groups[0]["tower"]
-        starts = self._starts(settings["mode"])
-        self._scopes, self._start_rates = Scopes(settings, starts), [start["lr"] for start in starts]
+        begun = starts(self.param_groups, settings["mode"])
+        self._scopes, self._start_rates = Scopes(settings, begun), [start["lr"] for start in begun]
         self._watch = Stationarity(1 if settings["update"] == "cosine" else _WATCH_EVERY)
         if "stationarity" in self.param_groups[0]:
             self._watch.load_state_dict(self.param_groups[0]["stationarity"])
@@ -208,59 +209,12 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         fresh = self._towers.fresh(count)
         first["tower_state"] = {name: torch.cat([value, fresh[name]]) for name, value in first["tower_state"].items()}
 
-    def _starts(self, mode: str) -> list[dict[str, float]]:
-        """Return where each scope begins; a rate of 0 begins as the first that is not, and is 0 times what is learned."""
-        groups = self.param_groups
-        rate = next((group["start"]["lr"] for group in groups if group["start"]["lr"]), 0.0)
-        begun = [{**group["start"], "lr": group["start"]["lr"] or rate} for group in groups]
-        if mode == "per_tensor":
-            return [start for start, group in zip(begun, groups, strict=True) for _ in group["params"]]
-        return begun if mode == "per_group" else begun[:1]
-
-    def _flat(self, group: Mapping[str, Any]) -> dict[str, float]:
-        """Return a group's hyperparameters by the names that they are learned under."""
-        betas = dict(zip(("beta1", "beta2"), group["betas"], strict=True)) if "betas" in group else {}
-        return {name: float(betas[name] if name in betas else group[name]) for name in self._base.hyperparameters}
-
-    def _check_group(self, group: dict[str, Any]) -> None:
-        """Raise for what is out of range in a new group."""
-        if "betas" in group and (not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2):
-            raise ConfigError(f"betas must be two numbers, got {group['betas']!r}")
-        for name, value in self._flat(group).items():
-            if name in ("momentum", "beta1", "beta2", "alpha") and not 0.0 <= value < 1.0:
-                raise ConfigError(f"{name} must be in [0, 1), got {value:g}")
-            if not 0.0 <= value < math.inf:
-                raise ConfigError(f"{name} must be >= 0 and finite, got {value:g}")
-        if group.get("nesterov") and not group["momentum"]:
-            raise ConfigError("nesterov=True needs momentum > 0, got momentum=0")
-        for param in group["params"]:
-            if not param.is_floating_point():
-                raise ConfigError(f"parameters must be real floating-point tensors, got {param.dtype}")
-            if isinstance(param.data, DTensor):
-                raise ConfigError("parameters must be whole tensors, got a DTensor (FSDP2 or tensor parallelism); use DDP")
-
-    def _check_untouched(self) -> None:
-        """Raise where somebody has written to a hyperparameter that is learned: the rate apart, nobody would read it."""
-        names = [name for name in self._towers.learn if name != "lr"]
-        for number, group in enumerate(self.param_groups if names else ()):
-            now = self._flat(group)
-            for name in names:
-                if now[name] != group["start"][name]:
-                    change = f"{name} of group {number} was changed from {group['start'][name]:g} to {now[name]:g}"
-                    raise ConfigError(f"{change}, but it is learned; take {name!r} out of learn to set it by hand")
-
     def _members(self) -> list[Member]:
         """Return the parameters that take this step, with a state."""
         members: list[Member] = []
         layouts: dict[tuple[Any, ...], Layout] = {}
         still, scope = (0.0,) * len(self._towers.learn), 0
         per_group, per_tensor = self._mode == "per_group", self._mode == "per_tensor"
-        for number, group in enumerate(self.param_groups):
-            for place, param in enumerate(group["params"]):
-                grad = param.grad
-                if grad is not None and grad.layout != torch.strided:
-                    name = repr(group["param_names"][place]) if "param_names" in group else f"{place} of group {number}"
-                    raise RuntimeError(f"parameter {name} has a sparse gradient, which hypergradient optimizers cannot read")
         for number, group in enumerate(self.param_groups):
             for param in group["params"]:
                 grad = param.grad
@@ -299,7 +253,7 @@ class HypergradientOptimizer(torch.optim.Optimizer):
         stored = "momentum_buffer" if not has_direction and (has_buffer or lean) else "direction"
         changes = tuple(stored if name == "lr" else f"d_{name}" for name in learn)
         keys = tuple(dict.fromkeys((*base, *changes, *out.values(), *((MASTER,) if has_master else ()))))
-        h = {**self._flat(group), "nesterov": float(group.get("nesterov", False))}
+        h = {**flat(group, self._base.hyperparameters), "nesterov": float(group.get("nesterov", False))}
         return Layout(number, bool(group["maximize"]), h, base, out, changes, keys)
 
     def _observe(self, batches: list[Batch], members: list[Member]) -> None:
