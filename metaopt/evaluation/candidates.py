@@ -10,6 +10,7 @@
 | `NAME=PATH,PATH,...` | artifacts of several meta-trainings of one method: one line of the report, with these as its meta-seeds |
 """
 
+import difflib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -140,6 +141,9 @@ def _one(entry: LearnerLike) -> Candidate:
         raise ConfigError(
             f"learner {text!r}: {name!r} is neither a rule nor a baseline{nearest(name, (*learners.names(), *baselines.names()))}"
         )
+    known = [row["name"] for row in artifacts.list_artifacts()]
+    if text not in known and difflib.get_close_matches(text, baselines.names(), n=1):
+        raise ConfigError(f"learner {text!r} is no path, artifact or baseline{nearest(text, (*known, *baselines.names()))}")
     return _from_artifact(artifacts.load(entry))
 
 

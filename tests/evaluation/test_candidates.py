@@ -72,6 +72,7 @@ def test_the_hash_is_of_content():
         ("celo2_bas@start", ConfigError, "did you mean 'celo2_base'"),
         ("adam@start", ConfigError, "takes a learning rate > 0, got 'start'"),
         ("no-such-artifact", UnsafeArtifactError, "no such path or name"),
+        ("hypergradient_sdg", ConfigError, "is no path, artifact or baseline; did you mean 'hypergradient_sgd'"),
     ],
 )
 def test_bad_names_are_one_line(entry, error, message):
