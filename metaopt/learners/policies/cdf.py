@@ -51,7 +51,7 @@ class CdfState(NamedTuple):
 
 
 def cdf_start(shape: tuple[int, ...] = (), device: torch.device | str | None = None) -> CdfState:
-    """Return the empty history of features of a shape, on a device that has float64."""
+    """Return the empty history of features of a shape; decisions are rare, so the host is the place for it (float64 is needed)."""
     zeros = torch.zeros(shape, dtype=torch.float64, device=device)
     sums = torch.zeros((4, *shape), dtype=torch.float64, device=device)
     return CdfState(torch.zeros((), dtype=torch.int64, device=device), zeros.bool(), zeros, zeros.clone(), sums)

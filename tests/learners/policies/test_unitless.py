@@ -34,7 +34,7 @@ def test_every_statistic_by_hand():
     def vector(*x):
         return torch.tensor(x, dtype=torch.float64)
 
-    grad, momentum, denominator, update, param = vector(3.0, 4.0), vector(3.0, 0.0), vector(2.0, 0.5), vector(1.0, 0.1), vector(0.0, -2.0)
+    grad, momentum, denominator, update, param = vector(3.0, 4.0), vector(3.0, 0.0), vector(1.5, 1.0), vector(1.0, 0.1), vector(0.0, -2.0)
     norm_u, normal = math.sqrt(1.01), torch.distributions.Normal(0.0, 1.0)
     phi = [float(normal.cdf(torch.tensor(math.sqrt(2) * c, dtype=torch.float64))) for c in (0.6, -0.8, 3.4 / (5 * norm_u))]
     expected = {
