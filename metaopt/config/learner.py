@@ -1,5 +1,6 @@
 """The learner's part of a config: a learned update rule, or a classic one under learned schedules."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ __all__ = ["LearnerChoice", "LearnerConfig", "LearnerSection", "ScheduleConfig"]
 _SCHEDULE = "schedule"
 
 
-class LearnerSection(Section):
+class LearnerSection(Section, ABC):
     """What is meta-trained: a rule by name; further keys are options, the fields of a dataclass."""
 
     rule: str
@@ -28,9 +29,9 @@ class LearnerSection(Section):
         """The options, which are keyword arguments of what builds the learner."""
         return self.model_dump(exclude={"rule", "kind"})
 
+    @abstractmethod
     def build(self) -> "Learner":
         """Return the learner."""
-        raise NotImplementedError
 
 
 class LearnerConfig(LearnerSection):

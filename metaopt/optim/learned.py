@@ -3,7 +3,7 @@
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from metaopt.errors import ConfigError, IncompatibleCheckpointError
 from metaopt.learners import schedule_factor
 from metaopt.learners.update_rules import Theta, UpdateRule, fresh_state
 from metaopt.optim.apply import MASTER, Chunk, advance_chunks, working_dtype
+from metaopt.optim.loading import load_exactly
 from metaopt.optim.source import resolve
 
 __all__ = ["LearnedOptimizer"]
@@ -149,30 +150,14 @@ class LearnedOptimizer(torch.optim.Optimizer):
         Raises:
             IncompatibleCheckpointError: saved from another artifact, or for another `total_steps`; nothing has been changed.
         """
-        seen: dict[str, Any] = {}
 
-        def check(_: torch.optim.Optimizer, incoming: dict[str, Any]) -> None:
+        def check(incoming: dict[str, Any]) -> None:
             for saved, group in zip(incoming["param_groups"], self.param_groups, strict=False):
                 for key, fix in (("artifact", "build it from that artifact"), ("total_steps", "build it with that, then set_total_steps")):
                     if saved.get(key) != group[key]:
                         raise IncompatibleCheckpointError(f"state_dict has {key} {saved.get(key)!r}, the optimizer {group[key]!r}; {fix}")
-            seen.update(incoming)
 
-        def restore(_: torch.optim.Optimizer) -> None:
-            # torch has cast all but `step` to the parameter's dtype, which would round float32 accumulators of 16-bit parameters.
-            saved_ids = (index for group in seen["param_groups"] for index in group["params"])
-            for index, param in zip(saved_ids, self._all_params(), strict=True):
-                for key, value in seen["state"].get(index, {}).items():
-                    device = torch.device("cpu") if key == "step" else param.device
-                    self.state[param][key] = value.detach().to(device=device, copy=True)
-
-        # Appended and prepended: hooks of the user may rewrite the state before, and see it restored after.
-        hooks = self.register_load_state_dict_pre_hook(check), self.register_load_state_dict_post_hook(restore, prepend=True)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        load_exactly(self, lambda: super(LearnedOptimizer, self).load_state_dict(state_dict), check)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and other processes need: torch keeps only groups and state."""
@@ -196,9 +181,6 @@ class LearnedOptimizer(torch.optim.Optimizer):
         if self._compiled is None:
             self._compiled = torch.compile(functools.partial(advance_chunks, self._source.rule), dynamic=False)
         self._compiled(chunks)
-
-    def _all_params(self) -> Iterator[Tensor]:
-        return (param for group in self.param_groups for param in group["params"])
 
     def _batches(self) -> list[list[tuple[Tensor, int]]]:
         """Return (parameter, number of its group) pairs, a list for each chunk: those that may step together."""

@@ -4,8 +4,8 @@ Theta holds one tensor [N] a learned hyperparameter, in the coordinates of its l
 no theta means a negative rate or a momentum of 1. A schedule is piecewise linear in these coordinates between N evenly spaced knots, the
 first at the beginning and the last at the end of the horizon, or constant in N equal segments.
 
-Linear is the default because it says more with as many numbers: on the noisy quadratic problem of 100 directions and 300 steps the best
-schedule of 4 knots ends 5 % above the unrestricted optimum, that of 4 constants 26 %, that of 16 constants 5 %.
+Linear is the default because it says more with as many numbers: on the noisy quadratic problem of 100 directions and 1,000 steps the best
+schedule of 4 knots ends 6 % above the unrestricted optimum, that of 4 constants 32 %, that of 8 constants 9 %.
 
 Source: Micaelli, Storkey, 2021, "Gradient-based hyperparameter optimization over long horizons" (2007.07869; one value shared by a segment,
 learned by forward differentiation). Differs: links in place of clamps, many tasks in place of one, linear interpolation.

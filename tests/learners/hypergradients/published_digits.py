@@ -3,7 +3,7 @@
 python -m tests.learners.hypergradients.published_digits prints the table.
 
 Runs are particles of one program: each has its own first rate, split of the images (1,437 and 360), weights and batches. The published
-table does not say its split; one level's error is 1.9 % on one random split and 5.7 % on another.
+table does not say its split.
 """
 
 import functools

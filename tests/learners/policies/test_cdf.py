@@ -35,6 +35,14 @@ def observe(values):
     return torch.stack(rows)
 
 
+def test_the_end_weights_are_the_published_ones():
+    """By hand, after decisions 0 and 1 with an end weight W: weights 1 + (W - 1) / 4 and 1 + 3 (W - 1) / 4, hence z = sqrt(w_1 / w_2)."""
+    found = observe([0.0, 1.0])[-1]
+    for feature, end in zip(found, (1.25, 2.5, 5.0, 10.0, 20.0), strict=True):
+        z = math.sqrt((1 + (end - 1) / 4) / (1 + 3 * (end - 1) / 4))
+        assert float(feature) == pytest.approx(0.5 * math.erfc(-z / math.sqrt(2)), rel=1e-12)
+
+
 def walk(decisions, seed=0):
     steps = torch.randn(decisions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return 0.1 * steps.cumsum(0) + 0.3 * steps.flip(0)
