@@ -8,8 +8,6 @@ from metaopt.errors import ConfigError
 from metaopt.learners.policies.timing import EVERY, MOST, PROBE_STEPS, SHORTEST_SEGMENT, decision_steps, measured_steps
 
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 50, 128, 131, 1000, 100_003)
-DECISIONS = (1, 2, 3, 7, 32, 64, 128)
-GRID = list(itertools.product(LENGTHS, DECISIONS))
 
 
 def segments(total: int, decisions: int) -> list[int]:
@@ -30,29 +28,30 @@ def test_by_hand() -> None:
     assert measured_steps(4, 6) == (5,), "at least one"
 
 
-@pytest.mark.parametrize(("total", "decisions"), GRID)
-def test_decisions_are_spread_evenly_over_the_run(total: int, decisions: int) -> None:
-    steps, lengths = decision_steps(total, decisions), segments(total, decisions)
-    assert list(steps) == sorted(set(steps))
-    assert len(steps) <= decisions
-    assert all(1 <= step < total for step in steps)
-    if total >= 2 * PROBE_STEPS:
-        assert steps[0] == PROBE_STEPS
-        assert max(lengths) - min(lengths) <= 1
-        assert min(lengths) >= SHORTEST_SEGMENT
-        assert len(steps) == decisions or (total - PROBE_STEPS) // len(steps) < 2 * SHORTEST_SEGMENT
+@pytest.mark.parametrize("decisions", [1, 2, 3, 7, 32, 64, 128])
+def test_decisions_are_spread_evenly_over_the_run(decisions: int) -> None:
+    for total in LENGTHS:
+        steps, lengths = decision_steps(total, decisions), segments(total, decisions)
+        assert list(steps) == sorted(set(steps))
+        assert len(steps) <= decisions
+        assert all(1 <= step < total for step in steps)
+        if total >= 2 * PROBE_STEPS:
+            assert steps[0] == PROBE_STEPS
+            assert max(lengths) - min(lengths) <= 1
+            assert min(lengths) >= SHORTEST_SEGMENT
+            assert len(steps) == decisions or (total - PROBE_STEPS) // len(steps) < 2 * SHORTEST_SEGMENT
 
 
-@pytest.mark.parametrize("length", [*range(1, 40), 41, 64, 100, 1563])
 @pytest.mark.parametrize("begin", [0, 4, 1001])
-def test_a_decision_has_its_own_measurements(begin: int, length: int) -> None:
-    end = begin + length
-    steps = measured_steps(begin, end)
-    gaps = [b - a for a, b in itertools.pairwise([begin - 1, *steps])]
-    assert steps[-1] == end - 1
-    assert len(steps) == min(MOST, max(1, length // EVERY))
-    assert max(gaps) - min(gaps) <= 1
-    assert min(gaps) >= min(EVERY, length)
+def test_a_decision_has_its_own_measurements(begin: int) -> None:
+    for length in (*range(1, 42), 64, 100, 1563):
+        end = begin + length
+        steps = measured_steps(begin, end)
+        gaps = [b - a for a, b in itertools.pairwise([begin - 1, *steps])]
+        assert steps[-1] == end - 1
+        assert len(steps) == min(MOST, max(1, length // EVERY))
+        assert max(gaps) - min(gaps) <= 1
+        assert min(gaps) >= min(EVERY, length)
 
 
 @pytest.mark.parametrize("bad", [0, -3, 2.5, True, None, "64"])
