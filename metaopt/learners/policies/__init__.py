@@ -20,9 +20,9 @@ from metaopt.learners.policies.knobs import (
     turned,
 )
 from metaopt.learners.policies.observation import (
+    INPUT_LIMIT,
     INPUTS,
     LAYOUT,
-    LIMIT,
     LOSS_LIMIT,
     MOVE_LIMIT,
     NAMES,
@@ -37,10 +37,10 @@ __all__ = [
     "END_WEIGHTS",
     "HEADS",
     "INPUTS",
+    "INPUT_LIMIT",
     "KNOBS",
     "KNOB_SPECS",
     "LAYOUT",
-    "LIMIT",
     "LOSS_LIMIT",
     "MOVE_LIMIT",
     "NAMES",

@@ -123,7 +123,7 @@ class Table:
         factors: for each knob its choices: factors, or shifts of the log odds.
 
     Raises:
-        ConfigError: a knob has another number of choices.
+        ConfigError: a knob has no row, or another number of choices.
     """
 
     name: str
@@ -131,6 +131,8 @@ class Table:
 
     def __post_init__(self) -> None:
         """Check that the one-hot vector can tell the choices."""
+        if len(self.factors) != len(KNOBS):
+            raise ConfigError(f"table {self.name!r} must have a row of choices for each of {len(KNOBS)} knobs, got {len(self.factors)}")
         for knob, given, published, keep in zip(KNOBS, self.factors, _PUBLISHED, _KEEP, strict=True):
             if len(given) != len(published) and (len(given) != len(published) + 1 or keep not in given):
                 raise ConfigError(f"table {self.name!r} must have {len(published)} choices of {knob}, or these and {keep:g}; got {given}")
@@ -195,7 +197,8 @@ def perturbed(start: Tensor, uniform: Tensor, mask: Tensor) -> Tensor:
     logit, uniform = _logit_knobs(start), uniform.to(torch.float64)
     low, high = (torch.where(logit, end, torch.where(logit, 1.0, end).log()) for end in (low, high))
     shift = low + uniform * (high - low)
-    return torch.where(mask, _clamped(torch.where(logit, _shifted(start, shift), start * shift.exp())), start)
+    centre = _clamped(start)
+    return torch.where(mask, _clamped(torch.where(logit, _shifted(centre, shift), centre * shift.exp())), start)
 
 
 def turned(table: Table, values: Tensor, action: Tensor, mask: Tensor) -> Tensor:
@@ -215,14 +218,14 @@ def turned(table: Table, values: Tensor, action: Tensor, mask: Tensor) -> Tensor
     chosen = action[..., 1:]
     keep = _constants(_KEEP, values)
     change = torch.where(chosen < 0, keep, padded[torch.arange(len(KNOBS), device=values.device), chosen.clamp(min=0)])
-    moved = torch.where(_logit_knobs(values), _shifted(values, change), values * change)
-    return torch.where(mask, _clamped(torch.where(change == keep, values, moved)), values)
+    inside = _clamped(values)  # odds of a clipping ratio that float32 made 1 would be infinite
+    moved = _clamped(torch.where(_logit_knobs(values), _shifted(inside, change), inside * change))
+    return torch.where(mask, torch.where(change == keep, inside, moved), values)
 
 
 def change_features(values: Tensor, start: Tensor, mask: Tensor) -> Tensor:
     """Return how far each knob is from where the run started, [..., 8] float64: a log ratio, or a difference of log odds; 0 if masked."""
-    logit = _logit_knobs(values)
-    values, start = (torch.where(mask, x, 0.5) for x in (values, start))  # a masked knob may have any value, 0 too
+    logit, values, start = _logit_knobs(values), _clamped(values), _clamped(start)
     odds_now, odds_start = (torch.where(logit, x / (1.0 - x), x) for x in (values, start))
     return torch.where(mask, (odds_now / odds_start).log(), 0.0)
 
@@ -280,4 +283,4 @@ def _shifted(p: Tensor, shift: Tensor) -> Tensor:
 
 def _clamped(values: Tensor) -> Tensor:
     low, high = (_constants([getattr(knob, end) for knob in KNOB_SPECS], values) for end in ("low", "high"))
-    return values.clamp(low, high)
+    return values.to(torch.float64).clamp(low, high)

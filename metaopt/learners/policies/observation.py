@@ -18,7 +18,7 @@ Multiplying all losses by a power of two changes no bit, as long as none leaves 
 another loss, formed before the log, and the reference of a history is its first positive loss. Any other scale changes rounding only. The
 losses themselves are never shown.
 
-What each column is when there is nothing to show, always a number in its box [-`LIMIT`, `LIMIT`]:
+What each column is when there is nothing to show, always a number in its box [-`INPUT_LIMIT`, `INPUT_LIMIT`]:
 
 - no steps were measured since the last decision (all 13 statistics are NaN, which no measured step gives, because the first two compare):
   raw 0, CDFs 0.5, and the histories stay on their last values;
@@ -54,8 +54,8 @@ from metaopt.learners.policies.unitless import STATISTICS
 
 __all__ = [
     "INPUTS",
+    "INPUT_LIMIT",
     "LAYOUT",
-    "LIMIT",
     "LOSS_LIMIT",
     "MOVE_LIMIT",
     "NAMES",
@@ -65,7 +65,7 @@ __all__ = [
     "observe",
 ]
 
-LIMIT = 20.0
+INPUT_LIMIT = 20.0
 LOSS_LIMIT = 1e8  # rewards are fitted to losses between 0 and 1 of a run's range, which do not tell a smaller share either
 MOVE_LIMIT = 1e3
 _RATIOS = ("loss_ratio", "outer_update_ratio", "outer_norm_ratio")
@@ -231,7 +231,7 @@ def observe(state: ObservationState, measured: Measured, table: Table = TABLES["
         change_features(m.values, m.start, m.head_mask[1:]),
     )
     row = torch.cat([column.to(torch.float64).reshape(-1) for column in columns])
-    return state._replace(cdf=cdf), row.nan_to_num(0.0, LIMIT, -LIMIT).clamp(-LIMIT, LIMIT).to(torch.float32)
+    return state._replace(cdf=cdf), row.nan_to_num(0.0, INPUT_LIMIT, -INPUT_LIMIT).clamp(-INPUT_LIMIT, INPUT_LIMIT).to(torch.float32)
 
 
 def _histories(state: ObservationState, m: Measured, losses: Tensor, there: Tensor) -> tuple[ObservationState, Tensor, Tensor, Tensor]:
