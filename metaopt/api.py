@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metaopt.config import Config, load_config
+from metaopt.config import AnyConfig, Config, PolicyConfig, load_config
 from metaopt.config.limits import check_memory, machine_bytes
 from metaopt.devices import resolve_device
 from metaopt.errors import ConfigError
@@ -18,6 +18,7 @@ from metaopt.progress import Progress
 if TYPE_CHECKING:
     from metaopt.evaluation import Report
     from metaopt.evaluation.candidates import LearnerLike
+    from metaopt.outer.ppo.trainer import PolicyRun
     from metaopt.outer.trainer import Run
 
 __all__ = ["evaluate", "train"]
@@ -26,7 +27,7 @@ Overrides = Sequence[str] | Mapping[str, object]
 
 
 def train(
-    config: str | Path | Config,
+    config: str | Path | AnyConfig,
     overrides: Overrides = (),
     seed: int | None = None,
     run_dir: str | Path | None = None,
@@ -36,7 +37,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
-) -> "Run":
+) -> "Run | PolicyRun":
     """Meta-train and return the run: its directory, the path of its artifact, and its metrics.
 
     Args:
@@ -57,21 +58,27 @@ def train(
         DivergedError: too many outer steps in a row had no usable meta-gradient; a checkpoint was written.
         WorkerLostError: workers died more often than their budget allows.
     """
-    if isinstance(config, Config):
+    if isinstance(config, Config | PolicyConfig):
         if overrides or seed is not None:
             raise ConfigError("overrides and seed need a config's name or path, got a loaded one: load it with them")
+        loaded: AnyConfig = config
     else:
-        config = load_config(config, overrides, {"seed": seed})
+        loaded = load_config(config, overrides, {"seed": seed})
     chosen = _check_machine(workers, address, device)
     if resume and run_dir is None:
         raise ConfigError("resume needs the run directory to continue, got none: give run_dir (--run-dir)")
     if address is None:
-        check_memory(config, machine_bytes())
-    run_path = Path("runs") / f"{config.name}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}" if run_dir is None else Path(run_dir)
+        check_memory(loaded, machine_bytes())
+    run_path = Path("runs") / f"{loaded.name}-{loaded.seed}-{time.strftime('%Y%m%d-%H%M%S')}" if run_dir is None else Path(run_dir)
 
-    from metaopt.outer import trainer  # after the checks: a misspelt key should not have to wait for it
+    # After the checks: a misspelt key should not have to wait for it.
+    if isinstance(loaded, PolicyConfig):
+        from metaopt.outer.ppo import trainer as policy_trainer
 
-    return trainer.train(config, run_path, workers, address, chosen, resume, progress, announce)
+        return policy_trainer.train(loaded, run_path, workers, address, chosen, resume, progress, announce)
+    from metaopt.outer import trainer
+
+    return trainer.train(loaded, run_path, workers, address, chosen, resume, progress, announce)
 
 
 def evaluate(

@@ -37,12 +37,13 @@ def _learners() -> list[Row]:
 
 
 def _configs() -> list[Row]:
-    from metaopt.config import bundled_configs, load_config
+    from metaopt.config import PolicyConfig, bundled_configs, load_config
 
     rows = []
     for name, path in bundled_configs().items():
         config = load_config(path)
-        rows.append({"name": name, "rule": config.learner.rule, "steps": config.outer.steps, "path": str(path)})
+        rule = config.learner.kind if isinstance(config, PolicyConfig) else config.learner.rule
+        rows.append({"name": name, "rule": rule, "steps": config.outer.steps, "path": str(path)})
     return rows
 
 

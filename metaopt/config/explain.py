@@ -9,7 +9,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from metaopt.config.options import Chosen
-from metaopt.config.schema import Config
 from metaopt.config.yaml_core import Path, show_path, show_value
 
 __all__ = ["explain"]
@@ -32,14 +31,15 @@ _BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "les
 _NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"
 
 
-def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
+def explain(errors: list[ErrorDetails], tree: Any, model: type[BaseModel]) -> tuple[Path, str]:
     """Return where the first problem is and the message about it, without its place.
 
     Unknown keys come first: a misspelt required key is also a missing one, and the spelling is what has to be mended.
 
     Args:
-        errors: `ValidationError.errors()` of `Config`, at least one.
+        errors: `ValidationError.errors()` of `model`, at least one.
         tree: the plain values that were validated.
+        model: the root config.
     """
     error = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     kind, context = error["type"], error.get("ctx", {})
@@ -48,7 +48,7 @@ def explain(errors: list[ErrorDetails], tree: Any) -> tuple[Path, str]:
     name, got = show_path(path) or "the config", f"got {show_value(value)}"
 
     if kind == "extra_forbidden":
-        return path, f"unknown key {name}{_nearest_key(path, tree)}"
+        return path, f"unknown key {name}{_nearest_key(path, tree, model)}"
     if kind in ("missing", "missing_name"):
         return path, f"{name} is missing"
     if kind == "literal_error":
@@ -95,9 +95,9 @@ def _lookup(tree: Any, path: Path) -> Any:
     return tree
 
 
-def _nearest_key(path: Path, tree: Any) -> str:
+def _nearest_key(path: Path, tree: Any, model: type[BaseModel]) -> str:
     """Return a hint: a sibling that reads alike, else the same word elsewhere in the config, else the siblings."""
-    known = list(_known_paths(Config, tree, ()))
+    known = list(_known_paths(model, tree, ()))
     siblings = [str(other[-1]) for other in known if other[:-1] == path[:-1]]
     word = str(path[-1])
     if close := difflib.get_close_matches(word, siblings, n=1):

@@ -14,9 +14,11 @@ from metaopt.errors import ConfigError
 if TYPE_CHECKING:
     from metaopt.learners import Learner
 
-__all__ = ["LearnerChoice", "LearnerConfig", "LearnerSection", "ScheduleConfig"]
+__all__ = ["POLICY", "LearnerChoice", "LearnerConfig", "LearnerSection", "ScheduleConfig", "has_kind"]
 
 _SCHEDULE = "schedule"
+POLICY = "policy"
+"""The `kind` of a learner that has a root config of its own, `metaopt.config.policy`."""
 
 
 class LearnerSection(Section, ABC):
@@ -94,15 +96,15 @@ class LearnerChoice(Chosen):
 
     def model(self, base: type[BaseModel], value: Any) -> type[BaseModel] | None:
         """Return the model of the section that `value` chooses, or None if it names nothing that there is."""
-        return _SCHEDULES.model(_schedule_base(), value) if _is_schedule(value) else super().model(LearnerConfig, value)
+        return _SCHEDULES.model(_schedule_base(), value) if has_kind(value) else super().model(LearnerConfig, value)
 
     def section(self, base: type[BaseModel], value: Any) -> Any:
         """Return the section that `value` spells."""
         if isinstance(value, base):
             return value
-        if _is_schedule(value):
+        if has_kind(value):
             if value["kind"] != _SCHEDULE:
-                raise PydanticCustomError("unknown_name", "", {"at": ["kind"], "allowed": [_SCHEDULE]})
+                raise PydanticCustomError("unknown_name", "", {"at": ["kind"], "allowed": [_SCHEDULE, POLICY]})
             return _SCHEDULES.section(_schedule_base(), value)
         return super().section(LearnerConfig, value)
 
@@ -116,8 +118,8 @@ def _schedule_base() -> type[BaseModel]:
     return option_model(ScheduleConfig, "kind", _SCHEDULE, ScheduleOptions)
 
 
-def _is_schedule(value: Any) -> bool:
-    """Return whether a section has a `kind` which is not an option of the learned rule that it names."""
+def has_kind(value: Any) -> bool:
+    """Return whether a learner's section has a `kind` which is not an option of the learned rule that it names."""
     if not isinstance(value, dict) or "kind" not in value:
         return False
     name, rules = value.get("rule"), _learned_rules()

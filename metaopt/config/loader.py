@@ -10,12 +10,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaopt.config.explain import explain
+from metaopt.config.policy import PolicyConfig, is_policy
 from metaopt.config.schema import Config
 from metaopt.config.yaml_core import Document, Path, parse, shorten, show_path, show_value
 from metaopt.errors import ConfigError
 from metaopt.names import nearest
 
-__all__ = ["bundled_configs", "load_config", "parse_config"]
+__all__ = ["AnyConfig", "bundled_configs", "load_config", "parse_config"]
+
+AnyConfig = Config | PolicyConfig
+"""What a file may hold: the training of a policy if its learner says `kind: policy`, else that of an update rule or a schedule."""
 
 _PACKAGE = FilePath(__file__).parent.parent
 
@@ -40,7 +44,7 @@ def bundled_configs() -> dict[str, FilePath]:
 
 def load_config(
     source: str | FilePath, overrides: Sequence[str] | Mapping[str, object] = (), options: Mapping[str, object] | None = None
-) -> Config:
+) -> AnyConfig:
     """Return the checked config of a file or bundled name, with overrides applied.
 
     Args:
@@ -63,7 +67,7 @@ def load_config(
 
 def parse_config(
     text: str, origin: str, overrides: Sequence[str] | Mapping[str, object] = (), options: Mapping[str, object] | None = None
-) -> Config:
+) -> AnyConfig:
     """Return the checked config that a YAML text spells; arguments and errors as for `load_config`."""
     document = parse(text, origin)
     if not isinstance(document.value, dict):
@@ -137,7 +141,7 @@ def _apply(tree: Any, setting: _Setting) -> None:
         tree = tree[part]
 
 
-def _validate(document: Document, origin: str, settings: list[_Setting]) -> Config:
+def _validate(document: Document, origin: str, settings: list[_Setting]) -> AnyConfig:
     def place(path: Path) -> str:
         for setting in settings:
             shared = len(setting.path) if path in document.lines else min(len(setting.path), len(path))
@@ -146,11 +150,12 @@ def _validate(document: Document, origin: str, settings: list[_Setting]) -> Conf
         known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in document.lines), ())
         return f"{origin}:{document.lines.get(known, 1)}"
 
+    model: type[AnyConfig] = PolicyConfig if is_policy(document.value) else Config
     try:
         # Through JSON: strict, yet a list may stand for a tuple.
-        config = Config.model_validate_json(json.dumps(document.value))
+        config = model.model_validate_json(json.dumps(document.value))
     except ValidationError as error:
-        path, message = explain(error.errors(include_url=False), document.value)
+        path, message = explain(error.errors(include_url=False), document.value, model)
         raise ConfigError(f"{message} ({place(path)})") from error
     for path in _leaves(document.value, ()):
         source = place(path)

@@ -4,18 +4,16 @@ Unknown keys are refused, integers and booleans are strict, floats are finite. K
 a config can never name code to import.
 """
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from metaopt.config.augmentations import AugmentationsConfig
 from metaopt.config.checks import check_between_sections
 from metaopt.config.learner import LearnerChoice, LearnerConfig, LearnerSection, ScheduleConfig
 from metaopt.config.outer import EstimatorConfig, OptimizerConfig, OuterConfig, ValidationConfig
-from metaopt.config.sections import Count, Fraction, Name, Section, check_range, config_error
+from metaopt.config.root import RootConfig
+from metaopt.config.sections import Count, Fraction, Name, Section, check_range, check_trained_family, config_error
 
 __all__ = [
     "ArtifactConfig",
@@ -42,13 +40,8 @@ class TaskConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "TaskConfig":
-        from metaopt import tasks
-
         check_range(("horizon",), self.horizon)
-        if self.family not in tasks.names():
-            raise PydanticCustomError("unknown_name", "", {"at": ["family"], "allowed": sorted(tasks.names())})
-        if not tasks.get(self.family).templates("meta_train"):
-            raise config_error(("family",), f"must have meta_train templates, got {self.family!r}, which is for evaluation only")
+        check_trained_family(("family",), self.family)
         return self
 
 
@@ -67,11 +60,9 @@ class ArtifactConfig(Section):
     final_lr_frac: Fraction = 0.0
 
 
-class Config(Section):
-    """A whole meta-training run, resolved and checked; `hash` names its content."""
+class Config(RootConfig):
+    """A whole meta-training run of an update rule or a schedule, resolved and checked; `hash` names its content."""
 
-    name: Name
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     learner: Annotated[LearnerSection, LearnerChoice()]
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     augmentations: AugmentationsConfig = AugmentationsConfig()
@@ -82,8 +73,6 @@ class Config(Section):
     precision: Literal["float32"] = "float32"
     artifact: ArtifactConfig = ArtifactConfig()
 
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-
     @model_validator(mode="after")
     def _check(self) -> "Config":
         check_between_sections(self)
@@ -93,32 +82,3 @@ class Config(Section):
     def artifact_name(self) -> str:
         """Name of the artifact: `artifact.name`, or the config's."""
         return self.artifact.name or self.name
-
-    @property
-    def hash(self) -> str:
-        """Thirty-two hex digits of the resolved content; origins and formatting do not count."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-    def to_yaml(self) -> str:
-        """Return the resolved config as YAML that loads back to the same `hash`, each value with its origin as a comment."""
-        return "".join(f"{line}\n" for line in _dump(self.model_dump(mode="json"), (), self._origins))
-
-
-def _dump(value: Any, path: tuple[str | int, ...], origins: dict[str, str]) -> list[str]:
-    """Return the lines of a mapping or of a list of mappings, two spaces a level."""
-    lines: list[str] = []
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, child in items:
-        head = f"{key}:" if isinstance(value, dict) else "-"
-        nested = isinstance(child, dict) or (isinstance(child, list) and any(isinstance(part, dict) for part in child))
-        if not nested:  # JSON spells scalars and lists of scalars as YAML's flow style does
-            origin = origins.get(".".join(map(str, (*path, key))), "default")
-            lines.append(f"{head} {json.dumps(child)}  # {origin}")
-            continue
-        body = _dump(child, (*path, key), origins)
-        if isinstance(value, dict):
-            lines += [head, *(f"  {line}" for line in body)]
-        else:
-            lines += [f"- {body[0]}", *(f"  {line}" for line in body[1:])]
-    return lines

@@ -5,7 +5,19 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Count", "Decay", "Fraction", "Name", "Natural", "NonNegative", "Positive", "Section", "check_range", "config_error"]
+__all__ = [
+    "Count",
+    "Decay",
+    "Fraction",
+    "Name",
+    "Natural",
+    "NonNegative",
+    "Positive",
+    "Section",
+    "check_range",
+    "check_trained_family",
+    "config_error",
+]
 
 # Names become parts of paths: no separators, no leading dot, no two dots in a row, a bounded length.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$", max_length=100)]
@@ -32,3 +44,13 @@ def check_range(path: tuple[str, ...], bounds: tuple[float, float]) -> None:
     """Raise unless `bounds` are [low, high] with low <= high."""
     if bounds[0] > bounds[1]:
         raise config_error(path, f"must be [low, high] with low <= high, got [{bounds[0]}, {bounds[1]}]")
+
+
+def check_trained_family(path: tuple[str, ...], family: str) -> None:
+    """Raise unless `family` is a task family with templates to train on."""
+    from metaopt import tasks
+
+    if family not in tasks.names():
+        raise PydanticCustomError("unknown_name", "", {"at": list(path), "allowed": sorted(tasks.names())})
+    if not tasks.get(family).templates("meta_train"):
+        raise config_error(path, f"must have meta_train templates, got {family!r}, which is for evaluation only")

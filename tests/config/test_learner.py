@@ -73,7 +73,7 @@ def test_phases_know_the_entries_of_theta() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("learner.kind=shedule", "learner.kind must be one of schedule, got 'shedule'; did you mean schedule?"),
+        ("learner.kind=shedule", "learner.kind must be one of schedule, policy, got 'shedule'; did you mean schedule?"),
         ("learner.rule=muon", "learner.rule must be one of sgd, momentum, nesterov, adam, adamw, nadam, rmsprop, got 'muon'"),
         ("learner.valves=4", "unknown key learner.valves; did you mean learner.values?"),
         ("learner.values=0", "learner.values must be >= 1, got 0"),

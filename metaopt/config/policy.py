@@ -1,0 +1,254 @@
+"""The config of a hyperparameter policy: a root of its own, which the loader chooses by `learner.kind: policy`.
+
+Its sections have the names of those of other learners where they mean the same, and are as strict. The hash of other configs does not know
+that this one exists.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from metaopt.config.learner import POLICY, has_kind
+from metaopt.config.root import RootConfig
+from metaopt.config.schema import CheckpointConfig
+from metaopt.config.sections import (
+    Count,
+    Decay,
+    Fraction,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    Section,
+    check_range,
+    check_trained_family,
+    config_error,
+)
+
+__all__ = [
+    "MissingConfig",
+    "PPOConfig",
+    "PolicyArtifactConfig",
+    "PolicyConfig",
+    "PolicyLearnerConfig",
+    "PolicyOuterConfig",
+    "PolicyStageConfig",
+    "PolicyTaskConfig",
+    "RewardConfig",
+    "is_policy",
+]
+
+Knob = Literal["lr", "weight_decay", "epsilon", "one_minus_beta2", "one_minus_beta1", "clip_ratio", "clip_decay", "trust_decay"]
+_KNOBS: tuple[Knob, ...] = (
+    "lr",
+    "weight_decay",
+    "epsilon",
+    "one_minus_beta2",
+    "one_minus_beta1",
+    "clip_ratio",
+    "clip_decay",
+    "trust_decay",
+)
+Inner = Literal["adamw", "unitless_adam"]
+
+
+def is_policy(tree: Any) -> bool:
+    """Return whether the plain values of a config are those of a policy."""
+    learner = tree.get("learner") if isinstance(tree, dict) else None
+    return isinstance(learner, dict) and has_kind(learner) and learner["kind"] == POLICY
+
+
+class PolicyLearnerConfig(Section):
+    """The network and what it decides about.
+
+    `table` names the choices of each knob, `hidden` is the width of the trunk. `knobs` are those that are trained, the others are always
+    masked. `inner` are the optimizers that it trains on, in equal parts.
+    """
+
+    kind: Literal["policy"]
+    table: Literal["published", "wide"] = "wide"
+    hidden: Annotated[int, Field(ge=1, le=8192)] = 256
+    knobs: Annotated[tuple[Knob, ...], Field(min_length=1)] = _KNOBS
+    registers: bool = True
+    inner: Annotated[tuple[Inner, ...], Field(min_length=1)] = ("adamw", "unitless_adam")
+
+    @model_validator(mode="after")
+    def _check(self) -> "PolicyLearnerConfig":
+        _check_unique("knobs", self.knobs)
+        _check_unique("inner", self.inner)
+        return self
+
+
+class PolicyTaskConfig(Section):
+    """A family of tasks: how often it is drawn, relative to the others, and the closed range of inner steps of a run (log-uniform)."""
+
+    family: str
+    weight: Positive = 1.0
+    horizon: tuple[Count, Count]
+
+    @model_validator(mode="after")
+    def _check(self) -> "PolicyTaskConfig":
+        check_range(("horizon",), self.horizon)
+        check_trained_family(("family",), self.family)
+        return self
+
+
+class MissingConfig(Section):
+    """How often an episode lacks what a user may not have: an evaluation loss, registers, and each knob."""
+
+    eval_loss: Fraction = 0.3
+    registers: Fraction = 0.5
+    knobs: Fraction = 0.1
+
+
+class RewardConfig(Section):
+    """What the last loss is compared with, AdamW at its default rate or at the best constant one, and in what unit.
+
+    `power_curve` is the logarithm of the budget at which the reference gets there, `log_ratio` that of the ratio of losses.
+    """
+
+    against: Literal["default", "best_constant"] = "default"
+    kind: Literal["power_curve", "log_ratio"] = "power_curve"
+
+
+class PolicyStageConfig(Section):
+    """A stage of the curriculum: the families that it admits (null: all) and its decisions an episode (null: those of the run).
+
+    It ends once the mean reward of ten outer steps is above `until_reward` (null: never), or when `until_frac` of the steps are done. The
+    last stage has neither.
+    """
+
+    families: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    decisions: tuple[Count, Count] | None = None
+    until_reward: float | None = None
+    until_frac: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "PolicyStageConfig":
+        if self.decisions is not None:
+            check_range(("decisions",), self.decisions)
+        return self
+
+
+class PPOConfig(Section):
+    """The settings of the update; see `metaopt.outer.ppo.PPOSettings`, whose fields these are."""
+
+    clip: Positive = 0.2
+    entropy: NonNegative = 1e-2
+    lr: NonNegative = 2e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    max_grad_norm: Positive = 5.0
+    value_coef: NonNegative = 0.5
+    gae_lambda: Fraction = 0.95
+    gamma: Fraction = 1.0
+    epochs: Count = 4
+    batches: Count = 4
+    kl_stop: Positive | None = None
+
+
+class PolicyOuterConfig(Section):
+    """The outer loop: `steps` times, collect episodes, update the policy.
+
+    A group is `group_runs` episodes of one shape that are played together. A lock-step outer step plays `groups_per_step` groups with one
+    policy, and every result is a function of the config. With `collection: async` workers never wait: groups are taken as they arrive until
+    there are `decisions_per_step` decisions (null: `groups_per_step` groups); those of policies more than `max_staleness` outer steps old
+    are dropped.
+
+    `decisions` is the closed range of decisions an episode, log-uniform. Runs begin at knobs away from their starts unless
+    `start_perturbation` is off, with learning rates up to `highest_lr`; with `rescue`, one whose loss is not finite gets one more decision
+    to load a register. After `max_skipped` outer steps in a row without a usable update
+    the run stops. `average_decay` is that of the running mean of policies that is exported.
+    """
+
+    kind: Literal["ppo"] = "ppo"
+    steps: Count
+    groups_per_step: Count
+    group_runs: Count
+    decisions: tuple[Count, Count] = (2, 128)
+    threads_per_worker: Count = 1
+    collection: Literal["lockstep", "async"] = "lockstep"
+    decisions_per_step: Count | None = None
+    max_staleness: Natural = 4
+    max_skipped: Natural = 10
+    average_decay: Fraction = 0.99
+    missing: MissingConfig = MissingConfig()
+    start_perturbation: bool = True
+    highest_lr: Positive = 0.1
+    rescue: bool = True
+    reward: RewardConfig = RewardConfig()
+    curriculum: tuple[PolicyStageConfig, ...] = ()
+    ppo: PPOConfig = PPOConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "PolicyOuterConfig":
+        check_range(("decisions",), self.decisions)
+        if self.collection == "lockstep" and self.decisions_per_step is not None:
+            raise config_error(
+                ("decisions_per_step",),
+                f"must be null with collection lockstep, whose step is groups_per_step, got {self.decisions_per_step}",
+            )
+        before = 0.0
+        for i, stage in enumerate(self.curriculum):
+            place, last = ("curriculum", i), i == len(self.curriculum) - 1
+            for name in ("until_reward", "until_frac") if last else ():
+                if (value := getattr(stage, name)) is not None:
+                    raise config_error((*place, name), f"must be null in the last stage, which ends with the run, got {value}")
+            if last:
+                break
+            if stage.until_frac is None:
+                raise config_error((*place, "until_frac"), "must be a number in (0, 1) in every stage but the last, got null")
+            if stage.until_frac <= before:
+                raise config_error((*place, "until_frac"), f"must be > {before}, that of the stage before, got {stage.until_frac}")
+            before = stage.until_frac
+        return self
+
+
+class PolicyArtifactConfig(Section):
+    """What the artifact's card says: its name (null: the config's)."""
+
+    name: Name | None = None
+
+
+class PolicyConfig(RootConfig):
+    """The training of a hyperparameter policy, resolved and checked; `hash` names its content."""
+
+    learner: PolicyLearnerConfig
+    tasks: Annotated[tuple[PolicyTaskConfig, ...], Field(min_length=1)]
+    outer: PolicyOuterConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    artifact: PolicyArtifactConfig = PolicyArtifactConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "PolicyConfig":
+        families = [task.family for task in self.tasks]
+        for i, name in enumerate(families):
+            if name in families[:i]:
+                raise config_error(("tasks", i, "family"), f"must be named once, got {name!r} again: give it one weight and one horizon")
+        for i, task in enumerate(self.tasks):
+            if task.horizon[0] < self.outer.decisions[0]:
+                least = self.outer.decisions[0]
+                message = f"must be >= {least}, the least number of decisions an episode (outer.decisions.0), got {task.horizon[0]}"
+                raise config_error(("tasks", i, "horizon", 0), message)
+        for i, stage in enumerate(self.outer.curriculum):
+            _check_stage(i, stage, families, min(task.horizon[0] for task in self.tasks))
+        return self
+
+    @property
+    def artifact_name(self) -> str:
+        """Name of the artifact: `artifact.name`, or the config's."""
+        return self.artifact.name or self.name
+
+
+def _check_stage(i: int, stage: PolicyStageConfig, families: list[str], shortest: int) -> None:
+    place = ("outer", "curriculum", i)
+    for j, name in enumerate(stage.families or ()):
+        if name not in families:
+            raise config_error((*place, "families", j), f"must be one of the families of tasks ({', '.join(families)}), got {name!r}")
+    if stage.decisions is not None and stage.decisions[0] > shortest:
+        raise config_error((*place, "decisions", 0), f"must be <= {shortest}, the shortest horizon of the tasks, got {stage.decisions[0]}")
+
+
+def _check_unique(key: str, names: tuple[str, ...]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise config_error((key, i), f"must be named once, got {name!r} again")
