@@ -101,7 +101,7 @@ class PolicySpec:
         return TABLES[self.table].nvec
 
 
-def _linear(inputs: int, outputs: int, gain: float, key: Tensor) -> nn.Linear:
+def linear(inputs: int, outputs: int, gain: float, key: Tensor) -> nn.Linear:
     layer: nn.Linear = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")  # else it draws from the global generator
     with torch.no_grad():
         layer.weight.copy_(seeds.normal(key, (outputs, inputs)) * (gain * inputs**-0.5))
@@ -121,9 +121,9 @@ class Trunk(nn.Module):
     def __init__(self, inputs: int, hidden: int, key: Tensor) -> None:
         super().__init__()
         self.hidden = hidden
-        self.encode = _linear(inputs, hidden, 2**0.5, seeds.fold_in(key, 0))
+        self.encode = linear(inputs, hidden, 2**0.5, seeds.fold_in(key, 0))
         self.lstm = LayerNormLSTM(hidden, hidden, seeds.fold_in(key, 1))
-        self.mix = _linear(hidden, hidden, 2**0.5, seeds.fold_in(key, 2))
+        self.mix = linear(hidden, hidden, 2**0.5, seeds.fold_in(key, 2))
 
     def packed(self, x: Tensor, state: LSTMState, sizes: tuple[int, ...]) -> tuple[Tensor, LSTMState]:
         """Return features [N, H] of packed normalised inputs [N, I], and the last state (see `lstm.lstm_sequence`)."""
@@ -164,7 +164,7 @@ class PolicyNetwork(nn.Module):
         self.nvec = tuple(spec.nvec)
         self.normaliser = Normaliser(spec.inputs)
         self.trunk = Trunk(spec.inputs, spec.hidden, seeds.fold_in(key, 0))
-        self.heads = _linear(spec.hidden, sum(self.nvec), HEAD_GAIN, seeds.fold_in(key, 1))
+        self.heads = linear(spec.hidden, sum(self.nvec), HEAD_GAIN, seeds.fold_in(key, 1))
 
     def initial_state(self, batch_shape: tuple[int, ...] = ()) -> LSTMState:
         """Return the state (h, c) before the first decision, each [*batch_shape, H], zeros."""

@@ -1,0 +1,11 @@
+"""Proximal policy optimization of hyperparameter policies: whole episodes, recurrent, asymmetric.
+
+`algorithm` (not imported here) puts the same update behind stable-baselines3's interface.
+"""
+
+from metaopt.outer.ppo.advantages import advantages
+from metaopt.outer.ppo.critic import Critic
+from metaopt.outer.ppo.episodes import Episodes
+from metaopt.outer.ppo.update import PPOSettings, make_optimizer, update
+
+__all__ = ["Critic", "Episodes", "PPOSettings", "advantages", "make_optimizer", "update"]

@@ -1,0 +1,157 @@
+"""One PPO update from whole episodes: a pure function of weights, episodes and a key, but that it works in place.
+
+Padding is packed away before anything is computed. Episodes are split among the minibatches, never cut.
+
+Source: Schulman et al., 2017, "Proximal policy optimization algorithms" (1707.06347), equation 7. Differs: gradient clipping, normalised
+advantages and returns, a stop at a large divergence, as is usual.
+
+Legend: E episodes, N decisions of a minibatch, A heads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaopt import seeds
+from metaopt.learners.policies.heads import head_entropy, log_prob
+from metaopt.learners.policies.network import PolicyNetwork
+from metaopt.outer.ppo.advantages import advantages, normalised
+from metaopt.outer.ppo.critic import Critic
+from metaopt.outer.ppo.episodes import Episodes, pack
+
+__all__ = ["PPOSettings", "make_optimizer", "update"]
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Constants of the update.
+
+    Attributes:
+        clip: a ratio of probabilities outside 1 +- clip gets no more credit, > 0.
+        entropy: weight of the entropy (nats, summed over heads) in the loss, >= 0.
+        lr: Adam's rate at the start; what counts afterwards is in the optimizer.
+        betas: Adam's.
+        max_grad_norm: the gradient of policy and critic together is shortened to it, > 0.
+        value_coef: weight of the critic's squared error, in units of the returns' variance.
+        gae_lambda: see `advantages`.
+        gamma: discount, [0, 1].
+        epochs: passes over the episodes, >= 1.
+        batches: minibatches of a pass, >= 1; fewer when there are fewer episodes.
+        kl_stop: the first minibatch that finds the policy farther than this (mean approximate KL, nats) from the one that acted ends the
+            update, without a step of its own; None: never.
+    """
+
+    clip: float = 0.2
+    entropy: float = 1e-2
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 5.0
+    value_coef: float = 0.5
+    gae_lambda: float = 0.95
+    gamma: float = 1.0
+    epochs: int = 4
+    batches: int = 4
+    kl_stop: float | None = None
+
+
+def make_optimizer(network: PolicyNetwork, critic: Critic, settings: PPOSettings) -> torch.optim.Adam:
+    """Return the Adam that moves policy and critic."""
+    return torch.optim.Adam([*network.parameters(), *critic.parameters()], lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def update(
+    network: PolicyNetwork, critic: Critic, optimizer: torch.optim.Optimizer, episodes: Episodes, settings: PPOSettings, key: Tensor
+) -> dict[str, float]:
+    """Improve policy and critic in place, and return statistics.
+
+    Last of all, the statistics of inputs take in the batch: within an update they are those that the policy acted with, so that the first
+    ratio is 1. Those of returns take it in first.
+
+    Args:
+        network: the policy.
+        critic: its critic.
+        optimizer: of `make_optimizer`; its rate is the one that counts.
+        episodes: at least one decision.
+        settings: constants.
+        key: decides which episodes meet in a minibatch.
+
+    Returns:
+        Means over the minibatches of `policy_loss`, `value_loss` (normalised returns), `entropy` (summed over heads), `entropy_<head>`
+        (over the decisions that had it), `kl`, `clip_fraction`, `grad_norm` (before it is shortened); then `explained_variance` of the
+        returns by the critic that was there before, `epochs` (begun), `steps` (taken).
+    """
+    advantage, target = advantages(episodes, settings.gamma, settings.gae_lambda)
+    valid = episodes.valid
+    explained = _explained_variance(episodes.value[valid], target[valid])
+    critic.targets.update(target.unsqueeze(-1), valid)
+    whole = pack(valid)
+    advantage = whole.put(normalised(whole.take(advantage)), valid)
+    target = critic.targets(target.unsqueeze(-1)).squeeze(-1)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    rows: list[Tensor] = []
+    heads: list[Tensor] = []
+    epochs = steps = 0
+    stopped = False
+    while epochs < settings.epochs and not stopped:
+        for index in _batches(torch.unique(whole.episode), settings.batches, seeds.fold_in(key, epochs)):
+            loss, seen, per_head = _losses(network, critic, episodes, advantage, target, index, settings)
+            heads.append(per_head)
+            if settings.kl_stop is not None and float(seen[3]) > settings.kl_stop:
+                rows.append(torch.cat([seen, seen.new_tensor([torch.nan])]))
+                stopped = True
+                break
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+            optimizer.step()
+            rows.append(torch.cat([seen, norm.detach().reshape(1)]))
+            steps += 1
+        epochs += 1
+    pi, v = whole.take(episodes.pi), whole.take(episodes.v)
+    network.normaliser.update(pi)
+    critic.normaliser.update(torch.cat([pi, v], dim=-1))
+    names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "grad_norm")
+    statistics = dict(zip(names, torch.stack(rows).nanmean(0).tolist(), strict=True))
+    statistics |= {f"entropy_{head}": mean for head, mean in enumerate(torch.stack(heads).nanmean(0).tolist())}
+    return statistics | {"explained_variance": explained, "epochs": float(epochs), "steps": float(steps)}
+
+
+def _batches(index: Tensor, batches: int, key: Tensor) -> list[Tensor]:
+    shuffled = index[torch.argsort(seeds.uniform(key, index.shape, torch.float64), stable=True)]
+    return list(shuffled.tensor_split(min(batches, len(shuffled))))
+
+
+def _losses(
+    network: PolicyNetwork, critic: Critic, episodes: Episodes, advantage: Tensor, target: Tensor, index: Tensor, settings: PPOSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of the episodes `index`; policy loss, value loss, entropy, KL and clip fraction; and the entropy of each head [A]."""
+    packing = pack(episodes.valid, index)
+    sizes, first = packing.sizes, (packing.sizes[0],)
+    pi, v = packing.take(episodes.pi), packing.take(episodes.v)
+    mask = episodes.head_mask.index_select(0, packing.episode)
+    features, _ = network.trunk.packed(network.normaliser(pi), network.initial_state(first), sizes)
+    logits = network.heads(features)
+    value_features, _ = critic.trunk.packed(critic.inputs(pi, v), critic.initial_state(first), sizes)
+    value = critic.head(value_features).squeeze(-1)
+
+    log_ratio = log_prob(logits, packing.take(episodes.action), network.nvec, mask) - packing.take(episodes.log_prob)
+    ratio = log_ratio.exp()
+    gain = packing.take(advantage)
+    policy_loss = -torch.minimum(ratio * gain, ratio.clamp(1 - settings.clip, 1 + settings.clip) * gain).mean()
+    value_loss = (value - packing.take(target)).square().mean()
+    per_head = head_entropy(logits, network.nvec, mask)
+    entropy = per_head.sum(-1).mean()
+    with torch.no_grad():
+        kl = (ratio - 1 - log_ratio).mean()
+        clipped = ((ratio - 1).abs() > settings.clip).float().mean()
+        seen = torch.stack([policy_loss, value_loss, entropy, kl, clipped])
+        head_means = per_head.sum(0) / mask.sum(0)  # NaN where no decision had the head
+    return policy_loss + settings.value_coef * value_loss - settings.entropy * entropy, seen, head_means
+
+
+def _explained_variance(value: Tensor, target: Tensor) -> float:
+    """Return 1 - var(target - value) / var(target); 0 where the target does not vary."""
+    target = target.double()
+    total = float(target.var(correction=0))
+    return 1.0 - float((target - value.double()).var(correction=0)) / total if total > 0 else 0.0
