@@ -4,6 +4,7 @@ from metaopt.optim.groups import embedding_groups, mu_groups
 from metaopt.optim.hypergradient import HypergradientAdam, HypergradientAdamW, HypergradientLion, HypergradientRMSProp, HypergradientSGD
 from metaopt.optim.learned import LearnedOptimizer
 from metaopt.optim.learned_schedule import LearnedSchedule
+from metaopt.optim.unitless_adam import UnitlessAdam
 
 __all__ = [
     "HypergradientAdam",
@@ -13,6 +14,7 @@ __all__ = [
     "HypergradientSGD",
     "LearnedOptimizer",
     "LearnedSchedule",
+    "UnitlessAdam",
     "embedding_groups",
     "mu_groups",
 ]
