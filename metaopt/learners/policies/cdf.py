@@ -15,6 +15,9 @@ v (1 + 1 / p), a factor of about 10,000 for k = 1000 and W = 20. A shift to anyt
 A value that is not finite, or beyond `LARGEST` where squares would overflow, gets the feature 1, as the worst; the history takes the last
 usable value in its place. Before the first usable value it is filled with that value, once it comes.
 
+A value that only rounding moves would jump between 0 and 1. Who knows the size of such differences gives it as `noise`, whose square is
+added to v: what spreads much less is told as 1/2, what spreads much more is told as without it.
+
 Source: Almeida et al., 2021, "A generalizable approach to learning optimizers" (2106.00958), names ("integral_cdf") and end weights. The
 paper gives no formula; this one is ours.
 
@@ -57,7 +60,7 @@ def cdf_start(shape: tuple[int, ...] = (), device: torch.device | str | None = N
     return CdfState(torch.zeros((), dtype=torch.int64, device=device), zeros.bool(), zeros, zeros.clone(), sums)
 
 
-def cdf_push(state: CdfState, x: Tensor) -> tuple[CdfState, Tensor]:
+def cdf_push(state: CdfState, x: Tensor, noise: float = 0.0) -> tuple[CdfState, Tensor]:
     """Return the history with one more decision, and the features at it.
 
     Pure, also under `torch.func.vmap`; mutates nothing.
@@ -65,6 +68,7 @@ def cdf_push(state: CdfState, x: Tensor) -> tuple[CdfState, Tensor]:
     Args:
         state: of `cdf_start` or an earlier call.
         x: the values at this decision, [...] of the state's shape, any floating dtype.
+        noise: size of the differences that mean nothing, in units of x, [0, inf).
 
     Returns:
         The new state, and the features in [0, 1], [..., E] float64, one for each of `END_WEIGHTS`.
@@ -84,6 +88,6 @@ def cdf_push(state: CdfState, x: Tensor) -> tuple[CdfState, Tensor]:
     slope, total = (weight - 1.0) / count, count * (1.0 + weight) / 2.0
     mean = (sum_d + slope * sum_hd) / total
     variance = ((sum_dd + slope * sum_hdd) / total - mean.square()).clamp(min=0.0)
-    spread = torch.where(variance > 0, variance, 1.0).sqrt()
+    spread = torch.where(variance > 0, variance + noise**2, 1.0).sqrt()
     z = torch.where(variance > 0, (d.unsqueeze(-1) - mean) / spread, 0.0)
     return new, torch.where(usable.unsqueeze(-1), torch.special.ndtr(z), 1.0)

@@ -15,8 +15,8 @@
 | action_features         | each knob: log of its value over its start, the clipping ratio in log odds                        | 8    |
 
 Multiplying all losses by a power of two changes no bit, as long as none leaves the range of normal numbers: a loss enters as a ratio to
-another loss, formed before the log, and the reference of a history is its first positive loss. Any other scale changes rounding only. The
-losses themselves are never shown.
+another loss, formed before the log, and the reference of a history is its first positive loss. Any other scale changes rounding only, and
+histories that nothing but rounding moves are told as constant (`ROUNDING`). The losses themselves are never shown.
 
 What each column is when there is nothing to show, always a number in its box [-`INPUT_LIMIT`, `INPUT_LIMIT`]:
 
@@ -68,6 +68,7 @@ __all__ = [
 INPUT_LIMIT = 20.0
 LOSS_LIMIT = 1e8  # rewards are fitted to losses between 0 and 1 of a run's range, which do not tell a smaller share either
 MOVE_LIMIT = 1e3
+ROUNDING = 4e-6  # statistics and logs of float32 numbers are off by less: numbers of up to 20 are spaced by 2e-6 at most
 _RATIOS = ("loss_ratio", "outer_update_ratio", "outer_norm_ratio")
 _HISTORIES = (*STATISTICS, *_RATIOS, "log_train_loss", "log_eval_loss")
 
@@ -208,7 +209,7 @@ def observe(state: ObservationState, measured: Measured, table: Table = TABLES["
     losses = torch.stack([m.train_loss, m.eval_loss])
     there = torch.stack([torch.ones_like(m.has_eval), m.has_eval])
     state, raw, missing, tanh = _histories(state, m, losses, there)
-    cdf, features = cdf_push(state.cdf, raw)
+    cdf, features = cdf_push(state.cdf, raw, ROUNDING)
     features = torch.where(missing.unsqueeze(-1), 0.5, features)
 
     nan, inf = (there & flag for flag in (losses.isnan(), losses.isinf()))

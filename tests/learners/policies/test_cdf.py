@@ -25,12 +25,12 @@ def direct(history):
     return torch.tensor(features, dtype=torch.float64)
 
 
-def observe(values):
+def observe(values, noise=0.0):
     """Features [k, ..., E] at all decisions of values [k, ...]."""
     values = torch.as_tensor(values, dtype=torch.float64)
     state, rows = cdf_start(tuple(values.shape[1:])), []
     for x in values:
-        state, features = cdf_push(state, x)
+        state, features = cdf_push(state, x, noise)
         rows.append(features)
     return torch.stack(rows)
 
@@ -108,6 +108,17 @@ def test_a_larger_end_weight_forgets_sooner():
     step = torch.cat([torch.zeros(50), torch.linspace(1.0, 1.1, 50)])
     features = observe(step)[-1]
     assert (features.diff() < 0).all()  # the more of the new level it sees, the less its last value stands out
+
+
+def test_noise_hides_what_rounding_moves_and_nothing_else():
+    values = walk(100)
+    assert (observe(2.0 + 1e-8 * values, noise=1e-5) - 0.5).abs().max() < 1e-2
+    assert (observe(2.0 + 1e-8 * values) - 0.5).abs().max() > 0.4
+    torch.testing.assert_close(observe(values, noise=1e-5), observe(values), rtol=0, atol=1e-6)
+    found = observe([0.0, 2.0], noise=1.0)[-1, 0]  # end weight 1.25: the weights are 1.0625 and 1.1875
+    first, second = 1.0625 / 2.25, 1.1875 / 2.25
+    z = 2 * first / math.sqrt(4 * first * second + 1)
+    assert float(found) == pytest.approx(0.5 * math.erfc(-z / math.sqrt(2)), rel=1e-12)
 
 
 @pytest.mark.parametrize("values", [[3.0], [0.1] * 40, [1e20] * 3, [NAN, 2.0, 2.0]])
