@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +27,7 @@ from metaopt.cluster.pool import (
     Reply,
     Setup,
     Shared,
+    Source,
     Worker,
     WorkItem,
     WorkResult,
@@ -35,9 +36,10 @@ from metaopt.cluster.pool import (
     check_size,
     versions,
 )
+from metaopt.cluster.ray_stream import stream
 from metaopt.errors import ConfigError, MetaoptError, WorkerLostError
 
-__all__ = ["RayPool", "start_ray"]
+__all__ = ["RayPool", "fit", "start_ray"]
 
 START_TIMEOUT_S = 180.0
 PROBE_TIMEOUT_S = 5.0
@@ -83,7 +85,7 @@ class _Host:
 
 
 @dataclass
-class _Slot:
+class Slot:
     """One worker's place: its actor (None while it may not yet be re-created), its queue and the one call in flight."""
 
     index: int
@@ -122,10 +124,10 @@ class RayPool:
         self._threads = threads
         self._costs: dict[int, float] = {}
         self._places: dict[int, int] = {}
-        self._slots = [_Slot(index) for index in range(workers)]
+        self._slots = [Slot(index) for index in range(workers)]
         self._owns_ray = start_ray(address, workers * threads)
         try:
-            self._gpus = _fit(workers, threads, device)
+            self._gpus = fit(workers, threads, device)
             self._come_up()
         except BaseException:
             self.close()
@@ -154,6 +156,10 @@ class RayPool:
                 self._collect(slot, ledger, orphans)
         return ledger.results()
 
+    def stream(self, source: Source, recover: Recover) -> Iterator[WorkResult]:
+        """Yield results in the order of arrival; see `Pool.stream`."""
+        return stream(self, source, recover)
+
     def balance(self, costs: Mapping[int, float], groups: Sequence[Sequence[int]] = ()) -> None:
         """Place work on actors by its cost, and issue each actor's longest first; see `Pool.balance`."""
         self._costs, self._places = dict(costs), place(costs, self.workers, groups)
@@ -178,6 +184,39 @@ class RayPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def ready(self) -> list[Slot]:
+        """Return the slots whose worker can take an item, after re-creating those that are due."""
+        for slot in self._slots:
+            if slot.actor is None and time.monotonic() >= slot.revive_at:
+                self._create(slot)
+        return [slot for slot in self._slots if slot.actor is not None and slot.pending is None]
+
+    def wait(self, calls: Iterable[Any]) -> list[Any]:
+        """Wait until a call has ended, a worker has come up, or one may be re-created; return the calls that have ended."""
+        import ray
+
+        slots = {slot.pending: slot for slot in self._slots if slot.pending is not None}
+        references, timeout = [*calls, *slots], self._until_due()
+        if not references:
+            time.sleep(timeout or 0.0)
+            return []
+        ended, _ = ray.wait(references, num_returns=1, timeout=timeout)
+        for reference in ended:
+            if reference in slots:  # a start, or what an abandoned run left behind
+                self._collect(slots[reference], Ledger([], lambda item, reason: None, self.stats), deque())
+        return [reference for reference in ended if reference not in slots]
+
+    def receive(self, call: Any) -> tuple[Reply | None, str]:
+        """Return the reply of a call that has ended; None and the cause where its worker was lost."""
+        import ray
+
+        try:
+            return ray.get(call), ""
+        except ray.exceptions.RayTaskError as error:  # a payload or value that cannot travel; the actor is well
+            return Reply("error", str(error), 0.0), ""
+        except ray.exceptions.RayError as error:
+            return None, type(error).__name__
+
     def _come_up(self) -> None:
         """Start all actors at once and wait for them: what is wrong must show before the first outer step."""
         import ray
@@ -195,7 +234,7 @@ class RayPool:
             except ray.exceptions.RayError as error:
                 raise WorkerLostError(f"worker {slot.index} could not start: {_last_line(error)}") from error
 
-    def _create(self, slot: _Slot) -> None:
+    def _create(self, slot: Slot) -> None:
         import ray
 
         threads = {name: str(self._threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -213,7 +252,7 @@ class RayPool:
         slot.handshake = slot.actor.versions.remote()
         slot.pending = slot.actor.build.remote(self._setup, self._threads)
 
-    def _greet(self, slot: _Slot) -> None:
+    def _greet(self, slot: Slot) -> None:
         """Finish the start of a worker whose `build` has returned: first its versions, for a skew explains any other failure."""
         import ray
 
@@ -227,7 +266,7 @@ class RayPool:
                 raise error.cause from None
             raise
 
-    def _advance(self, slot: _Slot, ledger: Ledger, orphans: deque[WorkItem]) -> None:
+    def _advance(self, slot: Slot, ledger: Ledger, orphans: deque[WorkItem]) -> None:
         """Re-create the slot's actor when it is due, or give a free one its next item."""
         if slot.actor is None and time.monotonic() >= slot.revive_at:
             self._create(slot)
@@ -238,20 +277,23 @@ class RayPool:
             slot.item, slot.ledger = queue.popleft(), ledger
             slot.pending = slot.actor.answer.remote(slot.item)
 
-    def _arrived(self) -> list[_Slot]:
+    def _arrived(self) -> list[Slot]:
         """Wait until a call has ended or a worker may be re-created; return the slots whose call has ended."""
         import ray
 
-        pending = {slot.pending: slot for slot in self._slots if slot.pending is not None}
-        due = [slot.revive_at for slot in self._slots if slot.actor is None]
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        pending, timeout = {slot.pending: slot for slot in self._slots if slot.pending is not None}, self._until_due()
         if not pending:
             time.sleep(timeout or 0.0)
             return []
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
         return [pending[reference] for reference in ready]
 
-    def _collect(self, slot: _Slot, ledger: Ledger, orphans: deque[WorkItem]) -> None:
+    def _until_due(self) -> float | None:
+        """Return the seconds until a worker may be re-created, None if all are there."""
+        due = [slot.revive_at for slot in self._slots if slot.actor is None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _collect(self, slot: Slot, ledger: Ledger, orphans: deque[WorkItem]) -> None:
         """Take the answer of a call that has ended, whatever it is."""
         import ray
 
@@ -268,7 +310,7 @@ class RayPool:
                 reply = Reply("error", str(error), 0.0)
         except ray.exceptions.RayError as error:
             cause = type(error).__name__ if item is not None else _last_line(error)  # after a start, the text says what is wrong
-            self._lose(slot, cause)
+            self.lose(slot, cause)
             again = None if item is None or not current else ledger.lose(item, slot.index, cause)
             if again is not None:
                 orphans.append(again)
@@ -280,7 +322,8 @@ class RayPool:
         if again is not None:
             slot.queue.appendleft(again)
 
-    def _lose(self, slot: _Slot, cause: str) -> None:
+    def lose(self, slot: Slot, cause: str) -> None:
+        """Make sure that a worker is gone, and enter when it may be re-created."""
         import ray
 
         with suppress(RuntimeError, ValueError):
@@ -340,7 +383,7 @@ def _probe(address: str) -> None:
         pass
 
 
-def _fit(workers: int, threads: int, device: str) -> float:
+def fit(workers: int, threads: int, device: str) -> float:
     """Return the GPU share of one worker, after comparing the request with what the cluster has in total.
 
     A request that can never be met would wait for ever [measured].
