@@ -111,8 +111,8 @@ def test_options_attributes_methods(host):
     first = host.begin([2, 0], [1, 2], [{"a": 1}, {}], [{}, {"faults": {7: (1, "nan")}}], True)
     assert [entry["options"] for entry in first.infos] == [{"a": 1}, None]
     assert host.get_attr([0, 2], "faults") == [{7: (1, "nan")}, {}]
-    host.set_attr([1], "box", "set")
-    assert host.get_attr([0, 1], "box") == [False, "set"]
+    host.set_attr([1], "mark", "set")
+    assert host.get_attr([0, 1], "mark") == [False, "set"]
     with pytest.raises(KeyError, match="planted"):
         host.env_method([0], "raising", (), {})
     with pytest.raises(AttributeError):

@@ -202,10 +202,10 @@ def test_the_rest_of_the_interface(venv):
     lengths = venv.get_attr("length")
     assert venv.get_attr("length", indices=[3, 0]) == [lengths[3], lengths[0]]
     assert venv.env_method("threads", indices=2) == [1]
-    venv.set_attr("box", "odd", indices=[1, 3])
-    assert venv.get_attr("box", 1) == ["odd"]
-    assert venv.get_attr("box") == [False, "odd", False, "odd"]
-    venv.set_attr("box", False)
+    venv.set_attr("mark", "odd", indices=[1, 3])
+    assert venv.get_attr("mark", 1) == ["odd"]
+    assert venv.get_attr("mark") == [False, "odd", False, "odd"]
+    venv.set_attr("mark", False)
     assert venv.has_attr("faults")
     assert not venv.has_attr("absent")
     with pytest.raises(KeyError, match="planted"):

@@ -26,12 +26,12 @@ class Toy(gymnasium.Env):
     `faults` maps an episode's seed to (step, kind); step 0 is the reset. It is set from outside, so that a new environment has it too.
     """
 
-    def __init__(self, action_space: spaces.Space[Any] | None = None, box: bool = False) -> None:
-        self.box = box
+    def __init__(self, action_space: spaces.Space[Any] | None = None, faults: dict[int, tuple[int, str]] | None = None) -> None:
+        self.mark: Any = False
         pi = spaces.Box(-20, 20, (3,), np.float32)
-        self.observation_space = pi if box else spaces.Dict({"pi": pi, "v": spaces.Box(-np.inf, np.inf, (2, 2), np.float64)})
+        self.observation_space = spaces.Dict({"pi": pi, "v": spaces.Box(-np.inf, np.inf, (2, 2), np.float64)})
         self.action_space = action_space or spaces.MultiDiscrete([3, 2])
-        self.faults: dict[int, tuple[int, str]] = {}
+        self.faults = faults or {}
         self.closed_file: str | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -77,7 +77,7 @@ class Toy(gymnasium.Env):
             pi = pi * np.float32(np.nan)
         if kind == "shape":
             pi = pi[:2]
-        return pi if self.box else {"pi": pi, "v": v}
+        return {"pi": pi, "v": v}
 
     def _fault(self) -> str:
         at, kind = self.faults.get(self.seed or 0, (-1, ""))
