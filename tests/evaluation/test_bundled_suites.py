@@ -45,6 +45,7 @@ PINNED = {
     "width": "3f67851609a3caa8",
 }
 FAR = {"digits_conv", "modular_arithmetic", "matrix_completion", "neural_field", "physics_informed"}
+LATER = {"xor", "binary_addition"}  # families that came when results on the suites were published: another task would change every score
 
 load = cache(load_suite)
 every_suite = pytest.mark.parametrize("name", suite_names())
@@ -131,12 +132,12 @@ def test_axis_suites_are_affordable_and_begin_on_digits(name: str) -> None:
     assert "digits_mlp" in {task.spec.family for task in suite.tasks if task.level == suite.axis.home}
 
 
-def test_standard_has_every_family_once_and_far_has_the_rest() -> None:
+def test_standard_has_every_family_of_its_day_once_and_far_has_the_rest() -> None:
     standard, far = ([spec.family for spec in load(name).specs.values()] for name in ("standard", "far"))
     untrained = {name for name in tasks.names() if not tasks.get(name).templates("meta_train")}
     assert len(set(standard)) == len(standard)
     assert set(far) == untrained == FAR
-    assert {*standard, *far} == set(tasks.names())
+    assert {*standard, *far} == set(tasks.names()) - LATER
 
 
 @every_suite

@@ -20,6 +20,7 @@ from metaopt.tasks.families.modular import MODULAR_ARITHMETIC
 from metaopt.tasks.families.mu import DIGITS_MLP_MU, TEXT_TRANSFORMER_MU
 from metaopt.tasks.families.physics_informed import PHYSICS_INFORMED
 from metaopt.tasks.families.quadratic import QUADRATIC
+from metaopt.tasks.families.sequences import BINARY_ADDITION, XOR
 from metaopt.tasks.families.tabular import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
 from metaopt.tasks.families.textures import TEXTURES_CONV, TEXTURES_MLP
 from metaopt.tasks.task import Family
@@ -55,6 +56,8 @@ FAMILIES: tuple[Family, ...] = (
     TEXT_LSTM,
     TEXT_TRANSFORMER,
     TEXT_TRANSFORMER_MU,
+    XOR,
+    BINARY_ADDITION,
     LEARNED_OPTIMIZER_TASK,
     MODULAR_ARITHMETIC,
     MATRIX_COMPLETION,
