@@ -60,6 +60,7 @@ __all__ = [
     "mean_statistics",
     "start_mean",
     "tensor_statistics",
+    "traced_statistics",
 ]
 
 STATISTICS = (
@@ -130,25 +131,28 @@ def tensor_statistics(
 
     Source: Almeida et al., 2021 (2106.00958); differences and degenerate input: see the module.
     """
-    grad, momentum, denominator, update, param = (_wide(x) for x in (grad, momentum, denominator, update, param))
-    norm_grad, to_grad = _split(grad)
-    norm_momentum, to_momentum = _split(momentum)
-    norm_update, to_update = _split(update)
-    norm_param, to_param = _split(param)
-    parts = _Parts(
-        norm_grad,
-        norm_momentum,
-        _split(momentum - grad)[0],
-        norm_update,
-        norm_param,
-        (to_grad * to_momentum).sum(),
-        (to_grad * to_param).sum(),
-        (to_grad * to_update).sum(),
-        _share_above(denominator, _scalar(eps, grad)),
-        _mean_log(update),
-        _scalar(math.sqrt(grad.numel()), grad),
-    )
-    return _formulas(parts, _scalar(rate, grad), _scalar(clip, grad))
+    parts = _measure(*(_wide(x) for x in (grad, momentum, denominator, update, param)), eps)
+    return _formulas(parts, _scalar(rate, parts.grad), _scalar(clip, parts.grad))
+
+
+def traced_statistics(
+    grads: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    denominators: Sequence[Tensor],
+    eps: Sequence[Tensor | float],
+    updates: Sequence[Tensor],
+    params: Sequence[Tensor],
+    rates: Sequence[Tensor | float],
+    clip: Tensor | float = 1.0,
+) -> Tensor:
+    """Return what `mean_statistics` does, of plain operations that `torch.func.vmap` and tracers know; `eps` and `rates` go tensor by tensor.
+
+    Norms and products are of each tensor; the formulas run once, on all of them.
+    """
+    lists = [[_wide(x) for x in tensors] for tensors in (grads, momenta, denominators, updates, params)]
+    each = [_measure(*tensors, e) for *tensors, e in zip(*lists, eps, strict=True)]
+    parts = _Parts(*(torch.stack(column) for column in zip(*each, strict=True)))
+    return _formulas(parts, torch.stack([_scalar(rate, parts.grad) for rate in rates]), _scalar(clip, parts.grad)).mean(0)
 
 
 def mean_statistics(
@@ -193,6 +197,26 @@ def mean_statistics(
         torch.stack([_scalar(math.sqrt(g.numel()), g) for g in grad_n]),
     )
     return _formulas(parts, _scalar(rates, grad_n[0]), _scalar(clips, grad_n[0])).mean(0)
+
+
+def _measure(grad: Tensor, momentum: Tensor, denominator: Tensor, update: Tensor, param: Tensor, eps: Tensor | float) -> _Parts:
+    norm_grad, to_grad = _split(grad)
+    norm_momentum, to_momentum = _split(momentum)
+    norm_update, to_update = _split(update)
+    norm_param, to_param = _split(param)
+    return _Parts(
+        norm_grad,
+        norm_momentum,
+        _split(momentum - grad)[0],
+        norm_update,
+        norm_param,
+        (to_grad * to_momentum).sum(),
+        (to_grad * to_param).sum(),
+        (to_grad * to_update).sum(),
+        _share_above(denominator, _scalar(eps, grad)),
+        _mean_log(update),
+        _scalar(math.sqrt(grad.numel()), grad),
+    )
 
 
 class StepMean(NamedTuple):
