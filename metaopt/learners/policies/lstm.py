@@ -7,8 +7,9 @@ With [o, f, i, g] the four gates, and LN without constants of its own,
     h' = sigmoid(o) tanh(a_c LN(c') + b_c).
 
 The input's part, a_x LN(W_x x) + b, knows nothing of h: `input_gates` makes it for all decisions in one product. What is left to do one
-decision after the other is 10 operations forward and 9 backward; autograd would need about 60. Whatever does not depend on the recursion
-(derivatives of gates, gradients of weights) is done for all decisions at once, before or after the loop.
+decision after the other is 11 operations forward and 9 backward, where autograd would need about 60, and cells side by side share them.
+Whatever does not depend on the recursion (derivatives of gates, gradients of weights) is done for all decisions at once, before or after
+the loop.
 
 Sequences of different length are packed: row by row, first decision 0 of all episodes, then decision 1 of those that have one, and so on,
 episodes by falling length. Padding is never computed, so that it can change nothing.
@@ -16,9 +17,10 @@ episodes by falling length. Padding is never computed, so that it can change not
 Source: Ba, Kiros, Hinton, 2016, "Layer normalization" (1607.06450), equations 20 to 22. Differs: one shift b for both parts of the gates
 (their sum is all that counts); H weights fewer.
 
-Legend: T decisions, E episodes, N packed rows (the valid decisions), H hidden units, I inputs.
+Legend: T decisions, E episodes, N packed rows (the valid decisions), H hidden units, I inputs, G cells.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,12 +30,13 @@ from torch.nn import functional as F
 
 from metaopt import seeds
 
-__all__ = ["LSTMState", "LayerNormLSTM", "lstm_sequence", "lstm_step"]
+__all__ = ["LSTMState", "LayerNormLSTM", "lstm_sequences", "lstm_step"]
 
 EPS = 1e-5  # that of torch's layer norms
 FORGET_SHIFT = 1.0  # a fresh cell remembers; Jozefowicz et al., 2015
 
 LSTMState = tuple[Tensor, Tensor]
+_ONLY_INPUT = [True, False, False]
 _norm_backward = torch.ops.aten.native_layer_norm_backward.default
 
 
@@ -56,107 +59,103 @@ def lstm_step(gates: Tensor, state: LSTMState, weight: Tensor, gate_gain: Tensor
     return o.sigmoid() * F.layer_norm(c, (hidden,), cell_gain, cell_shift, EPS).tanh(), c
 
 
-class _Sequence(torch.autograd.Function):
-    """The loop over T of `lstm_step`, and its derivative."""
+class _Sequences(torch.autograd.Function):
+    """The loop over T of `lstm_step` for G cells side by side, and its derivative.
+
+    Packed rows are [N, G, .]; n of them belong to one decision. Buffers for all decisions are split once, so that the loop does not slice.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
+        sizes: list[int],
         gates: Tensor,
         h0: Tensor,
         c0: Tensor,
-        weight: Tensor,
         gate_gain: Tensor,
         cell_gain: Tensor,
         cell_shift: Tensor,
-        sizes: tuple[int, ...],
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         hidden = h0.shape[-1]
-        width = (4 * hidden,)
-        keep = any(ctx.needs_input_grad)
-        turned = weight.t().contiguous()
-        out = gates.new_empty((gates.shape[0], hidden))
-        h, c = h0, c0
-        kept: list[tuple[Tensor, ...]] = []
-        for gates_t, out_t in zip(torch.split(gates, list(sizes)), torch.split(out, list(sizes)), strict=True):
-            n = gates_t.shape[0]
-            before = h[:n]
-            raw = before @ turned
-            y, mean, scale = torch.native_layer_norm(raw, width, gate_gain, None, EPS)
-            y += gates_t
-            y[:, : 3 * hidden].sigmoid_()
-            y[:, 3 * hidden :].tanh_()
-            o, f, i, g = torch.split(y, hidden, dim=1)
-            c_before = c[:n]
-            c = torch.addcmul(f * c_before, i, g)
-            z, c_mean, c_scale = torch.native_layer_norm(c, (hidden,), cell_gain, cell_shift, EPS)
-            z.tanh_()
-            h = torch.mul(o, z, out=out_t)
-            if keep:
-                kept.append((before, c_before, raw, mean, scale, y, c, c_mean, c_scale, z))
-        if keep:
-            ctx.sizes = sizes
-            ctx.save_for_backward(weight, gate_gain, cell_gain, cell_shift, *(torch.cat(column) for column in zip(*kept, strict=True)))
-        return out, c
+        raw, y = torch.empty_like(gates), torch.empty_like(gates)
+        c, z, out = (gates.new_empty((*gates.shape[:2], hidden)) for _ in range(3))
+        turned = [weight.t() for weight in weights]
+        columns = (gates, raw, y, y[..., : 3 * hidden], *torch.split(y, hidden, dim=-1), c, z, out, *raw.unbind(1))
+        moments: list[tuple[Tensor, ...]] = []
+        h_before, c_before = h0, c0
+        for step in zip(*(torch.split(column, sizes) for column in columns), strict=True):
+            gates_t, raw_t, y_t, sigmoids_t, o_t, f_t, i_t, g_t, c_t, z_t, out_t, *raw_of = step
+            if (n := len(out_t)) < len(h_before):
+                h_before, c_before = h_before[:n], c_before[:n]
+            for h_of, weight, to in zip(h_before.unbind(1), turned, raw_of, strict=True):
+                torch.mm(h_of, weight, out=to)
+            normal, mean, scale = torch.native_layer_norm(raw_t, (4 * hidden,), None, None, EPS)
+            torch.addcmul(gates_t, normal, gate_gain, out=y_t)
+            sigmoids_t.sigmoid_()
+            g_t.tanh_()
+            torch.mul(f_t, c_before, out=c_t).addcmul_(i_t, g_t)
+            normal, c_mean, c_scale = torch.native_layer_norm(c_t, (hidden,), None, None, EPS)
+            torch.addcmul(cell_shift, normal, cell_gain, out=z_t).tanh_()
+            torch.mul(o_t, z_t, out=out_t)
+            moments.append((mean, scale, c_mean, c_scale))
+            h_before, c_before = out_t, c_t
+        if any(ctx.needs_input_grad):
+            ctx.sizes, ctx.moments = sizes, moments
+            ctx.save_for_backward(h0, c0, gate_gain, cell_gain, raw, y, c, z, out, *weights)
+        return out, c_before.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
-        weight, gate_gain, cell_gain, cell_shift, before, c_before, raw, mean, scale, y, c, c_mean, c_scale, z = ctx.saved_tensors
-        sizes, hidden = ctx.sizes, weight.shape[1]
-        width, only_input = (4 * hidden,), [True, False, False]
-        o, f, i, g = torch.split(y, hidden, dim=1)
-        # derivatives of the gates: h' by o, and by the normalised cell; c' by f, i and g
+        h0, c0, gate_gain, cell_gain, raw, y, c, z, out, *weights = ctx.saved_tensors
+        sizes, hidden = ctx.sizes, h0.shape[-1]
+        o, f, i, g = torch.split(y, hidden, dim=-1)
+        gains = gate_gain.reshape(-1, 4, hidden)
+        # derivatives of h' by the gate o and by the normalised cell, and of c' by the gates f, i, g
         by_o = z * o * (1 - o)
         by_z = torch.addcmul(o, o * z, z, value=-1)
-        by_gate = torch.stack([c_before * f * (1 - f), g * i * (1 - i), i * (1 - g * g)], dim=1)
-        d_gates = torch.empty_like(y)
+        by_fig = torch.stack([_before(c, c0, sizes) * f * (1 - f), g * i * (1 - i), i * (1 - g * g)], dim=2)
+        # times the gains: what enters the derivatives of the norms
+        d_normal = torch.empty_like(raw)
+        d_normal_o, d_normal_fig = d_normal[..., :hidden], d_normal[..., hidden:].view(*c.shape[:2], 3, hidden)
+        dh = d_out.clone()
         d_raw: list[Tensor] = []
-        d_norm = torch.empty_like(z)
-        dh, dc = d_out.new_zeros((sizes[0], hidden)), d_out.new_zeros((sizes[0], hidden))
-        dc[: sizes[-1]] = d_last
-        columns = (d_out, by_o, by_z, by_gate, f, raw, mean, scale, c, c_mean, c_scale, d_gates, d_norm)
-        for step in reversed(list(zip(*(torch.split(column, list(sizes)) for column in columns), strict=True))):
-            d_out_t, by_o_t, by_z_t, by_gate_t, f_t, raw_t, mean_t, scale_t, c_t, c_mean_t, c_scale_t, d_gates_t, d_norm_t = step
-            n = d_out_t.shape[0]
-            dh_t, dc_t = dh[:n], dc[:n]  # rows of episodes that had ended are still 0
-            dh_t += d_out_t
-            torch.mul(dh_t, by_o_t, out=d_gates_t[:, :hidden])
-            torch.mul(dh_t, by_z_t, out=d_norm_t)
-            dc_t += _norm_backward(d_norm_t, c_t, (hidden,), c_mean_t, c_scale_t, cell_gain, cell_shift, only_input)[0]
-            torch.mul(dc_t[:, None], by_gate_t, out=d_gates_t[:, hidden:].unflatten(1, (3, hidden)))
-            dc_t *= f_t
-            d_raw_t = _norm_backward(d_gates_t, raw_t, width, mean_t, scale_t, gate_gain, None, only_input)[0]
-            torch.mm(d_raw_t, weight, out=dh_t)
+        dc: list[Tensor] = []
+        dh_flow, dc_flow = torch.zeros_like(h0), torch.zeros_like(c0)  # rows of episodes that had ended stay 0
+        dc_flow[: sizes[-1]] = d_last
+        columns = (dh, by_o * gains[:, 0], by_z * cell_gain, by_fig * gains[:, 1:], f, raw, c, d_normal, d_normal_o, d_normal_fig)
+        steps = list(zip(*(torch.split(column, sizes) for column in columns), ctx.moments, strict=True))
+        for dh_t, by_o_t, by_z_t, by_fig_t, f_t, raw_t, c_t, d_normal_t, d_normal_o_t, d_normal_fig_t, moments in reversed(steps):
+            mean, scale, c_mean, c_scale = moments
+            n = len(dh_t)
+            dh_before, dc_before = dh_flow[:n], dc_flow[:n]
+            dh_t += dh_before
+            dc_t = _norm_backward(dh_t * by_z_t, c_t, (hidden,), c_mean, c_scale, None, None, _ONLY_INPUT)[0]
+            dc_t += dc_before
+            torch.mul(dh_t, by_o_t, out=d_normal_o_t)
+            torch.mul(dc_t.unsqueeze(2), by_fig_t, out=d_normal_fig_t)
+            torch.mul(dc_t, f_t, out=dc_before)
+            d_raw_t = _norm_backward(d_normal_t, raw_t, (4 * hidden,), mean, scale, None, None, _ONLY_INPUT)[0]
+            for d_of, weight, to in zip(d_raw_t.unbind(1), weights, dh_before.unbind(1), strict=True):
+                torch.mm(d_of, weight, out=to)
+            dc.append(dc_t)
             d_raw.append(d_raw_t)
-        d_raw_all = torch.cat(d_raw[::-1])
-        d_weight = d_raw_all.t() @ before
+        d_raw_all, dc_all = torch.cat(d_raw[::-1]), torch.cat(dc[::-1])
+        mean, scale, c_mean, c_scale = (torch.cat(column) for column in zip(*ctx.moments, strict=True))
+        d_gates = torch.cat([dh * by_o, (dc_all.unsqueeze(2) * by_fig).flatten(2)], dim=-1)
         d_gate_gain = (d_gates * ((raw - mean) * scale)).sum(0)
-        d_cell_gain = (d_norm * ((c - c_mean) * c_scale)).sum(0)
-        return d_gates, dh, dc, d_weight, d_gate_gain, d_cell_gain, d_norm.sum(0), None
+        d_shift = dh * by_z
+        d_cell_gain = (d_shift * ((c - c_mean) * c_scale)).sum(0)
+        h_before = _before(out, h0, sizes)
+        d_weights = [d_of.t() @ h_of for d_of, h_of in zip(d_raw_all.unbind(1), h_before.unbind(1), strict=True)]
+        return None, d_gates, dh_flow, dc_flow, d_gate_gain, d_cell_gain, d_shift.sum(0), *d_weights
 
 
-def lstm_sequence(
-    gates: Tensor,
-    state: LSTMState,
-    weight: Tensor,
-    gate_gain: Tensor,
-    cell_gain: Tensor,
-    cell_shift: Tensor,
-    sizes: tuple[int, ...],
-) -> tuple[Tensor, LSTMState]:
-    """Return h of all packed rows, [N, H], and the state of the `sizes[-1]` episodes that reach the last decision.
-
-    The first derivative only, and not under `torch.func`: `lstm_step` is for that.
-
-    Args:
-        gates: the input's part, packed, [N, 4H].
-        state: (h, c) before, each [E, H], episodes by falling length.
-        weight, gate_gain, cell_gain, cell_shift: as in `lstm_step`.
-        sizes: how many episodes have a decision t, for t = 0 .. T - 1; never rising, above 0, the first is E, the sum N.
-    """
-    out, c = _Sequence.apply(gates, *state, weight, gate_gain, cell_gain, cell_shift, sizes)  # type: ignore[no-untyped-call]
-    return out, (out[-sizes[-1] :], c)
+def _before(packed: Tensor, start: Tensor, sizes: list[int]) -> Tensor:
+    """Return the packed rows of the decision before each, `start` for the first."""
+    rows = torch.split(packed, sizes)
+    return torch.cat([start, *(row[:n] for row, n in zip(rows, sizes[1:], strict=False))])
 
 
 class LayerNormLSTM(nn.Module):
@@ -189,6 +188,26 @@ class LayerNormLSTM(nn.Module):
         """Return the state after one decision with the input x, [..., I]."""
         return lstm_step(self.input_gates(x), state, self.weight, self.gate_gain, self.cell_gain, self.cell_shift)
 
-    def sequence(self, x: Tensor, state: LSTMState, sizes: tuple[int, ...]) -> tuple[Tensor, LSTMState]:
-        """Return h of all packed rows, [N, H], and the last state (see `lstm_sequence`), of inputs [N, I]."""
-        return lstm_sequence(self.input_gates(x), state, self.weight, self.gate_gain, self.cell_gain, self.cell_shift, sizes)
+
+def lstm_sequences(
+    cells: Sequence[LayerNormLSTM], inputs: Sequence[Tensor], states: Sequence[LSTMState], sizes: Sequence[int]
+) -> list[tuple[Tensor, LSTMState]]:
+    """Return, for each cell, h of all packed rows, [N, H], and the state of the `sizes[-1]` episodes that reach the last decision.
+
+    Cells of one size that read the same episodes go side by side, which costs little more than one of them. The first derivative only, and
+    not under `torch.func`: `LayerNormLSTM.step` is for that.
+
+    Args:
+        cells: G cells of equal H.
+        inputs: of each cell, packed, [N, I].
+        states: (h, c) of each before the first decision, each [E, H], episodes by falling length.
+        sizes: how many episodes have a decision t, for t = 0 .. T - 1; never rising, above 0, the first is E, the sum N.
+    """
+    gates = torch.stack([cell.input_gates(x) for cell, x in zip(cells, inputs, strict=True)], dim=1)
+    h0, c0 = (torch.stack(parts, dim=1) for parts in zip(*states, strict=True))
+    gate_gain, cell_gain, cell_shift = (
+        torch.stack(parts) for parts in zip(*((cell.gate_gain, cell.cell_gain, cell.cell_shift) for cell in cells), strict=True)
+    )
+    weights = [cell.weight for cell in cells]
+    out, c = _Sequences.apply(list(sizes), gates, h0, c0, gate_gain, cell_gain, cell_shift, *weights)  # type: ignore[no-untyped-call]
+    return [(out_of, (out_of[-sizes[-1] :], c_of)) for out_of, c_of in zip(out.unbind(1), c.unbind(1), strict=True)]

@@ -4,11 +4,12 @@
 
 Both sums are residual: a decision that needs no memory reaches the heads without passing the cell.
 
-A whole batch of episodes goes through `forward` or, without padding, through `Trunk.packed`; a run that is under way takes `step`.
+A whole batch of episodes goes through `forward` or, without padding, through `packed_features`; a run that is under way takes `step`.
 
 Legend: [...] leading dims, T decisions, E episodes, N packed rows, I inputs, H hidden units, A heads, L = sum(nvec) logits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from metaopt import seeds
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.heads import entropy, greedy, head_entropy, log_prob, sample, split_heads
 from metaopt.learners.policies.knobs import KNOBS, TABLES
-from metaopt.learners.policies.lstm import LayerNormLSTM, LSTMState
+from metaopt.learners.policies.lstm import LayerNormLSTM, LSTMState, lstm_sequences
 from metaopt.learners.policies.normaliser import Normaliser
 from metaopt.learners.policies.observation import INPUTS
 from metaopt.names import nearest
@@ -33,7 +34,10 @@ __all__ = [
     "entropy",
     "greedy",
     "head_entropy",
+    "initial_state",
+    "linear",
     "log_prob",
+    "packed_features",
     "sample",
     "split_heads",
 ]
@@ -125,12 +129,6 @@ class Trunk(nn.Module):
         self.lstm = LayerNormLSTM(hidden, hidden, seeds.fold_in(key, 1))
         self.mix = linear(hidden, hidden, 2**0.5, seeds.fold_in(key, 2))
 
-    def packed(self, x: Tensor, state: LSTMState, sizes: tuple[int, ...]) -> tuple[Tensor, LSTMState]:
-        """Return features [N, H] of packed normalised inputs [N, I], and the last state (see `lstm.lstm_sequence`)."""
-        x = self.encode(x).relu()
-        h, state = self.lstm.sequence(x, state, sizes)
-        return self.features(x, h), state
-
     def step(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """Return features [..., H] of normalised inputs [..., I] at one decision, and the state after it."""
         x = self.encode(x).relu()
@@ -142,6 +140,15 @@ class Trunk(nn.Module):
         y = x + h
         mixed: Tensor = self.mix(y)
         return y + mixed.relu()
+
+
+def packed_features(
+    trunks: Sequence[Trunk], inputs: Sequence[Tensor], states: Sequence[LSTMState], sizes: Sequence[int]
+) -> list[tuple[Tensor, LSTMState]]:
+    """Return, for each trunk, features [N, H] of its packed normalised inputs [N, I], and the last state (see `lstm.lstm_sequences`)."""
+    encoded = [trunk.encode(x).relu() for trunk, x in zip(trunks, inputs, strict=True)]
+    outputs = lstm_sequences([trunk.lstm for trunk in trunks], encoded, states, sizes)
+    return [(trunk.features(x, h), state) for trunk, x, (h, state) in zip(trunks, encoded, outputs, strict=True)]
 
 
 def initial_state(hidden: int, batch_shape: tuple[int, ...], like: Tensor) -> LSTMState:
@@ -181,7 +188,7 @@ class PolicyNetwork(nn.Module):
         steps, episodes = pi.shape[:2]
         state = self.initial_state((episodes,)) if state is None else state
         if reset is None:
-            z, state = self.trunk.packed(self.normaliser(pi).flatten(0, 1), state, (episodes,) * steps)
+            ((z, state),) = packed_features([self.trunk], [self.normaliser(pi).flatten(0, 1)], [state], [episodes] * steps)
             return self.heads(z).unflatten(0, (steps, episodes)), state
         logits = []
         for pi_t, reset_t in zip(pi, reset, strict=True):

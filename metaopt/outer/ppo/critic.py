@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metaopt import seeds
 from metaopt.learners.policies.lstm import LSTMState
-from metaopt.learners.policies.network import Trunk, initial_state, linear
+from metaopt.learners.policies.network import Trunk, initial_state, linear, packed_features
 from metaopt.learners.policies.normaliser import Normaliser
 
 __all__ = ["Critic"]
@@ -55,5 +55,6 @@ class Critic(nn.Module):
     def forward(self, pi: Tensor, v: Tensor) -> Tensor:
         """Return expected returns [T, E], in units of reward, of whole episodes: pi [T, E, I], v [T, E, V]."""
         steps, episodes = pi.shape[:2]
-        features, _ = self.trunk.packed(self.inputs(pi, v).flatten(0, 1), self.initial_state((episodes,)), (episodes,) * steps)
+        state = self.initial_state((episodes,))
+        ((features, _),) = packed_features([self.trunk], [self.inputs(pi, v).flatten(0, 1)], [state], [episodes] * steps)
         return self.value(features).reshape(steps, episodes)

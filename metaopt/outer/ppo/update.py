@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.learners.policies.heads import head_entropy, log_prob
-from metaopt.learners.policies.network import PolicyNetwork
+from metaopt.learners.policies.network import PolicyNetwork, packed_features
 from metaopt.outer.ppo.advantages import advantages, normalised
 from metaopt.outer.ppo.critic import Critic
 from metaopt.outer.ppo.episodes import Episodes, pack
@@ -127,14 +127,13 @@ def _losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss of the episodes `index`; policy loss, value loss, entropy, KL and clip fraction; and the entropy of each head [A]."""
     packing = pack(episodes.valid, index)
-    sizes, first = packing.sizes, (packing.sizes[0],)
     pi, v = packing.take(episodes.pi), packing.take(episodes.v)
     mask = episodes.head_mask.index_select(0, packing.episode)
-    features, _ = network.trunk.packed(network.normaliser(pi), network.initial_state(first), sizes)
+    inputs = [network.normaliser(pi), critic.inputs(pi, v)]
+    states = [net.initial_state((packing.sizes[0],)) for net in (network, critic)]
+    (features, _), (value_features, _) = packed_features([network.trunk, critic.trunk], inputs, states, packing.sizes)
     logits = network.heads(features)
-    value_features, _ = critic.trunk.packed(critic.inputs(pi, v), critic.initial_state(first), sizes)
     value = critic.head(value_features).squeeze(-1)
-
     log_ratio = log_prob(logits, packing.take(episodes.action), network.nvec, mask) - packing.take(episodes.log_prob)
     ratio = log_ratio.exp()
     gain = packing.take(advantage)
