@@ -24,7 +24,8 @@ def learned_schedule(artifact: Artifact) -> tuple[ScheduledLearner, Theta]:
     """
     card = artifact.card
     if not is_schedule(artifact):
-        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']}, no learned schedule; run it with LearnedOptimizer")
+        user = "PolicyScheduler" if card["kind"] == "policy" else "LearnedOptimizer"
+        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']}, no learned schedule; run it with {user}")
     if card["interface"] != INTERFACE:
         raise ConfigError(f"artifact {artifact.name!r} has interface {card['interface']}, and {INTERFACE} is known here; upgrade metaopt")
     learner = scheduled_learner(card["rule"]["name"], **card["rule"]["options"])

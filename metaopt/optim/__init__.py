@@ -4,6 +4,7 @@ from metaopt.optim.groups import embedding_groups, mu_groups
 from metaopt.optim.hypergradient import HypergradientAdam, HypergradientAdamW, HypergradientLion, HypergradientRMSProp, HypergradientSGD
 from metaopt.optim.learned import LearnedOptimizer
 from metaopt.optim.learned_schedule import LearnedSchedule
+from metaopt.optim.policy_scheduler import PolicyScheduler
 from metaopt.optim.unitless_adam import UnitlessAdam
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "HypergradientSGD",
     "LearnedOptimizer",
     "LearnedSchedule",
+    "PolicyScheduler",
     "UnitlessAdam",
     "embedding_groups",
     "mu_groups",

@@ -50,6 +50,8 @@ def resolve(artifact: str | os.PathLike[str] | Artifact | UpdateRule) -> Source:
         raise ConfigError(
             f"artifact {artifact.name!r} is a learned schedule; run it with LearnedSchedule(optimizer, artifact, total_steps)"
         )
+    if card["kind"] == "policy":
+        raise ConfigError(f"artifact {artifact.name!r} is a policy; run it with PolicyScheduler(optimizer, artifact, total_steps)")
     if card["kind"] != "update_rule":
         raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']}; LearnedOptimizer runs kind update_rule")
     rule = get_rule(card["rule"]["name"], **card["rule"]["options"])
