@@ -2,12 +2,12 @@
 
 import copy
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 from metaopt.cluster.ledger import Ledger
-from metaopt.cluster.pool import Arrived, PoolStats, Recover, Setup, Shared, Worker, WorkItem, WorkResult, answer, check_size
+from metaopt.cluster.pool import Arrived, PoolStats, Recover, Setup, Shared, Source, Worker, WorkItem, WorkResult, answer, check_size
 
 __all__ = ["LocalPool"]
 
@@ -67,6 +67,11 @@ class LocalPool:
             if again is not None:
                 queue.appendleft(again)
         return ledger.results()
+
+    def stream(self, source: Source, recover: Recover) -> Iterator[WorkResult]:
+        """Yield results one after the other; here an item is issued when its result is asked for. See `Pool.stream`."""
+        while True:
+            yield from self.run([source()], recover)
 
     def balance(self, costs: Mapping[int, float], groups: Sequence[Sequence[int]] = ()) -> None:
         """Nothing to spread over one worker."""

@@ -27,6 +27,7 @@ __all__ = [
     "Reply",
     "Setup",
     "Shared",
+    "Source",
     "StateMissing",
     "WorkItem",
     "WorkResult",
@@ -106,6 +107,10 @@ Arrived = Callable[[WorkResult], None]
 """Take the result of an item as soon as it is settled, in the order of arrival; what it raises ends the run."""
 
 
+Source = Callable[[], WorkItem]
+"""Give the next item of a stream, whenever a worker has too little to do."""
+
+
 class Worker(Protocol):
     """What runs on a worker. After an exception its state must be what it was before the call: build the new state, then assign it."""
 
@@ -150,6 +155,22 @@ class Pool(Protocol):
 
         Raises:
             WorkerLostError: one worker had to be re-created more than 5 times in 10 minutes.
+            ConfigError: a payload is too large for a message.
+        """
+
+    def stream(self, source: Source, recover: Recover) -> Iterator[WorkResult]:
+        """Yield results in the order of arrival, for as long as somebody asks for the next one.
+
+        Workers are kept at work, also while the caller is at work on a result: each holds one item and has another waiting. Items build on
+        nothing that a worker holds; they are issued again and quarantined as in `run`. Whoever ends the iteration leaves what is under way
+        behind: those results go nowhere.
+
+        Args:
+            source: asked for an item whenever a worker has no second one.
+            recover: see `Recover`.
+
+        Raises:
+            WorkerLostError: as `run`.
             ConfigError: a payload is too large for a message.
         """
 
