@@ -15,7 +15,6 @@ from metaopt.learners.policies.knobs import (
     head_mask,
     one_hot,
     perturbed,
-    register_masks,
     start_values,
     turned,
 )
@@ -83,7 +82,6 @@ __all__ = [
     "observe",
     "one_hot",
     "perturbed",
-    "register_masks",
     "sample",
     "split_heads",
     "start_mean",

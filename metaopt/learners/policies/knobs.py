@@ -55,7 +55,6 @@ __all__ = [
     "head_mask",
     "one_hot",
     "perturbed",
-    "register_masks",
     "start_values",
     "turned",
 ]
@@ -252,14 +251,6 @@ def one_hot(table: Table, action: Tensor, head_mask: Tensor) -> Tensor:
     columns = torch.tensor(rows, device=action.device)[torch.arange(len(HEADS), device=action.device), action.clamp(min=0)]
     columns = torch.where(head_mask & (action >= 0), columns, -1)
     return (columns.unsqueeze(-1) == torch.arange(place, device=action.device)).any(-2).to(torch.float32)
-
-
-def register_masks(action: Tensor, head_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which registers an action [..., 9] loads, saves to and swaps with, each [..., 3] bool; none where the head is masked."""
-    slots = torch.arange(3 * REGISTERS, device=action.device).view(3, REGISTERS)
-    chosen = (action[..., :1, None] - 1 == slots) & head_mask[..., :1, None]
-    load, save, swap = chosen.unbind(-2)
-    return load, save, swap
 
 
 def _index(name: str) -> int:

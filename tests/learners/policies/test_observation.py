@@ -479,8 +479,15 @@ def test_losses_that_are_never_positive_are_a_constant():
     rows = play([measured(train_loss=-x, eval_loss=-2 * x) for x in (1.0, 2.0, 0.0)])
     for of in ("log_train_loss", "log_eval_loss", "loss_ratio"):
         assert (cdf_columns(rows, of) == 0.5).all()
-    turns = play([measured(train_loss=x, eval_loss=x) for x in (0.0, 0.0, 1.0)])
-    assert (cdf_columns(turns[2], "log_train_loss") > 0.8).all()  # it rose
+
+
+def test_the_first_positive_loss_is_the_reference():
+    decisions = [measured(train_loss=x, eval_loss=2 * x) for x in (-2.0, 0.0, 4.0, 2.0)]
+    floor = math.log(1 / LOSS_LIMIT)
+    history, rows = History(), play(decisions)
+    for row, x in zip(rows, (floor, floor, 0.0, math.log(0.5)), strict=True):
+        assert_close(cdf_columns(row, "log_train_loss"), torch.tensor(history.push(x)), rtol=0, atol=1e-6)
+    assert torch.equal(cdf_columns(rows, "log_eval_loss"), cdf_columns(rows, "log_train_loss"))
 
 
 def test_an_evaluation_loss_that_vanishes_beside_the_other():
@@ -505,6 +512,14 @@ def test_an_evaluation_that_is_left_out_repeats_the_last_in_the_history():
     carried = play([measured(eval_loss=x) for x in (1.0, 0.8, 0.8, 0.6)])
     assert (cdf_columns(with_gap[2], "log_eval_loss") == 0.5).all()
     assert torch.equal(with_gap[3], carried[3])
+
+
+@pytest.mark.parametrize("left_there", [1e15, 1e-15, 0.0, INF, -1.0])
+def test_what_stands_in_for_an_evaluation_loss_leaves_no_trace(left_there):
+    losses, there = (NAN, 1.0, NAN, 0.8, 0.9), (False, True, False, True, True)
+    clean = [measured(eval_loss=x, has_eval=y) for x, y in zip(losses, there, strict=True)]
+    other = [measured(eval_loss=x if y else left_there, has_eval=y) for x, y in zip(losses, there, strict=True)]
+    assert torch.equal(play(other), play(clean))
 
 
 def test_registers_are_compared_with_the_loss_now():
@@ -598,7 +613,7 @@ def any_decision(draw):
     )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(any_decision(), min_size=1, max_size=5))
 def test_whatever_is_measured_the_inputs_are_finite_and_in_their_boxes(decisions):
     rows = play(decisions)  # checks finiteness and boxes
