@@ -101,7 +101,7 @@ def test_options_of_the_card_are_checked(options: dict[str, Any], message: str) 
 
 def test_a_card_cannot_ask_for_more_memory_than_its_weights_take() -> None:
     good = artifact()
-    with pytest.raises(UnsafeArtifactError, match="hidden=1000000 does not fit its [0-9]+ weights"):
+    with pytest.raises(UnsafeArtifactError, match=r"hidden=1000000 does not fit its [0-9]+ weights"):
         load_policy(artifact(rule={**good.card["rule"], "options": {**good.card["rule"]["options"], "hidden": 10**6}}))
     with pytest.raises(ConfigError, match="'mine' reads other inputs"):
         load_policy(artifact(rule={**good.card["rule"], "options": {**good.card["rule"]["options"], "inputs": 10**9}}))
