@@ -80,11 +80,15 @@ class PolicyLearnerConfig(Section):
 
 
 class PolicyTaskConfig(Section):
-    """A family of tasks: how often it is drawn, relative to the others, and the closed range of inner steps of a run (log-uniform)."""
+    """A family of tasks, from its meta_train templates (null: all of them, or at most so many).
+
+    `weight` is how often it is drawn, relative to the others; `horizon` is the closed range of inner steps of a run, log-uniform.
+    """
 
     family: str
     weight: Positive = 1.0
     horizon: tuple[Count, Count]
+    templates: Count | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "PolicyTaskConfig":
@@ -112,22 +116,16 @@ class RewardConfig(Section):
 
 
 class PolicyStageConfig(Section):
-    """A stage of the curriculum: the families that it admits (null: all) and its decisions an episode (null: those of the run).
+    """A stage of the curriculum: the families that it admits (null: all), and the most decisions an episode (null: those of the run).
 
     It ends once the mean reward of ten outer steps is above `until_reward` (null: never), or when `until_frac` of the steps are done. The
     last stage has neither.
     """
 
     families: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    decisions: tuple[Count, Count] | None = None
+    most_decisions: Count | None = None
     until_reward: float | None = None
     until_frac: Annotated[float, Field(gt=0, lt=1)] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "PolicyStageConfig":
-        if self.decisions is not None:
-            check_range(("decisions",), self.decisions)
-        return self
 
 
 class PPOConfig(Section):
@@ -149,15 +147,15 @@ class PPOConfig(Section):
 class PolicyOuterConfig(Section):
     """The outer loop: `steps` times, collect episodes, update the policy.
 
-    A group is `group_runs` episodes of one shape that are played together. A lock-step outer step plays `groups_per_step` groups with one
-    policy, and every result is a function of the config. With `collection: async` workers never wait: groups are taken as they arrive until
-    there are `decisions_per_step` decisions (null: `groups_per_step` groups); those of policies more than `max_staleness` outer steps old
-    are dropped.
+    A group is `group_runs` episodes of one shape that are played together, on `template_tasks` fixed tasks of a template. A lock-step outer
+    step plays `groups_per_step` groups with one policy, and every result is a function of the config. With `collection: async` workers
+    never wait: groups are taken as they arrive until there are `decisions_per_step` decisions (null: `groups_per_step` groups); those of
+    policies more than `max_staleness` outer steps old are dropped.
 
     `decisions` is the closed range of decisions an episode, log-uniform. Runs begin at knobs away from their starts unless
     `start_perturbation` is off, with learning rates up to `highest_lr`; with `rescue`, one whose loss is not finite gets one more decision
-    to load a register. After `max_skipped` outer steps in a row without a usable update
-    the run stops. `average_decay` is that of the running mean of policies that is exported.
+    to load a register. After `max_skipped` outer steps in a row without a usable update the run stops. `average_decay` is that of the
+    running mean of policies that is exported. The rate of the update falls in a line to `final_lr_frac` of `ppo.lr`.
     """
 
     kind: Literal["ppo"] = "ppo"
@@ -165,12 +163,14 @@ class PolicyOuterConfig(Section):
     groups_per_step: Count
     group_runs: Count
     decisions: tuple[Count, Count] = (2, 128)
+    template_tasks: Count = 4
     threads_per_worker: Count = 1
     collection: Literal["lockstep", "async"] = "lockstep"
     decisions_per_step: Count | None = None
     max_staleness: Natural = 4
     max_skipped: Natural = 10
     average_decay: Fraction = 0.99
+    final_lr_frac: Fraction = 1.0
     missing: MissingConfig = MissingConfig()
     start_perturbation: bool = True
     highest_lr: Positive = 0.1
@@ -230,7 +230,7 @@ class PolicyConfig(RootConfig):
                 message = f"must be >= {least}, the least number of decisions an episode (outer.decisions.0), got {task.horizon[0]}"
                 raise config_error(("tasks", i, "horizon", 0), message)
         for i, stage in enumerate(self.outer.curriculum):
-            _check_stage(i, stage, families, min(task.horizon[0] for task in self.tasks))
+            _check_stage(i, stage, families, self.outer.decisions)
         return self
 
     @property
@@ -239,13 +239,14 @@ class PolicyConfig(RootConfig):
         return self.artifact.name or self.name
 
 
-def _check_stage(i: int, stage: PolicyStageConfig, families: list[str], shortest: int) -> None:
+def _check_stage(i: int, stage: PolicyStageConfig, families: list[str], decisions: tuple[int, int]) -> None:
     place = ("outer", "curriculum", i)
     for j, name in enumerate(stage.families or ()):
         if name not in families:
             raise config_error((*place, "families", j), f"must be one of the families of tasks ({', '.join(families)}), got {name!r}")
-    if stage.decisions is not None and stage.decisions[0] > shortest:
-        raise config_error((*place, "decisions", 0), f"must be <= {shortest}, the shortest horizon of the tasks, got {stage.decisions[0]}")
+    if (most := stage.most_decisions) is not None and not decisions[0] <= most <= decisions[1]:
+        message = f"must be from {decisions[0]} to {decisions[1]}, the decisions of the run (outer.decisions), got {most}"
+        raise config_error((*place, "most_decisions"), message)
 
 
 def _check_unique(key: str, names: tuple[str, ...]) -> None:

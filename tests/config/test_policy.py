@@ -12,6 +12,7 @@ from metaopt.config.policy import Inner, Knob, PolicyOuterConfig, PPOConfig, is_
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.controlled import INNER
 from metaopt.learners.policies.knobs import KNOBS, TABLES
+from metaopt.outer.ppo.update import PPOSettings
 
 SMALL = """\
 name: small
@@ -29,7 +30,7 @@ outer:
   group_runs: 4
   decisions: [2, 8]
   curriculum:
-    - {families: [quadratic], decisions: [2, 4], until_reward: -0.5, until_frac: 0.25}
+    - {families: [quadratic], most_decisions: 4, until_reward: -0.5, until_frac: 0.25}
     - {until_frac: 0.5}
     - {}
   ppo:
@@ -66,7 +67,7 @@ def test_the_kind_of_the_learner_chooses_the_root() -> None:
     assert isinstance(load_config("quickstart"), Config)
     config = small()
     assert (config.learner.knobs, config.learner.hidden, config.learner.table) == (("lr",), 256, "wide")
-    assert config.outer.curriculum[0].decisions == (2, 4)
+    assert (config.outer.curriculum[0].most_decisions, config.outer.curriculum[2].most_decisions) == (4, None)
     assert config.outer.ppo == PPOConfig(lr=1e-3)
     assert config.artifact_name == "small"
     assert small("artifact.name=other").artifact_name == "other"
@@ -107,7 +108,7 @@ def test_names_are_those_of_the_learner() -> None:
         ("learner.table=wider", "learner.table must be one of published, wide, got 'wider'; did you mean wide?"),
         ("learner.hiden=3", "unknown key learner.hiden; did you mean learner.hidden?"),
         ("learner.hidden=0", "learner.hidden must be >= 1, got 0"),
-        ("tasks.0.shards=2", "unknown key tasks.0.shards; allowed: family, weight, horizon"),
+        ("tasks.0.shards=2", "unknown key tasks.0.shards; allowed: family, weight, horizon, templates"),
         ("tasks.0.family=quadratics", "tasks.0.family must be one of "),
         ("tasks.1.family=quadratic", "tasks.1.family must be named once, got 'quadratic' again: give it one weight and one horizon"),
         ("tasks.0.weight=0.0", "tasks.0.weight must be > 0, got 0.0"),
@@ -129,8 +130,8 @@ def test_names_are_those_of_the_learner() -> None:
             "outer.curriculum.0.families.0 must be one of the families of tasks (quadratic, digits_mlp), got 'digits'",
         ),
         (
-            "outer.curriculum.0.decisions=[20, 30]",
-            "outer.curriculum.0.decisions.0 must be <= 16, the shortest horizon of the tasks, got 20",
+            "outer.curriculum.0.most_decisions=20",
+            "outer.curriculum.0.most_decisions must be from 2 to 8, the decisions of the run (outer.decisions), got 20",
         ),
         (
             "outer.curriculum.0.until_frac=null",
@@ -182,8 +183,7 @@ def test_any_override_gives_a_config_that_reads_back_or_one_line(key: str, value
 
 
 def test_the_settings_of_the_update_are_those_of_the_trainer() -> None:
-    settings = pytest.importorskip("metaopt.outer.ppo.update", reason="the update is there").PPOSettings
-    assert {field.name: field.default for field in fields(settings)} == PPOConfig().model_dump()
+    assert {field.name: field.default for field in fields(PPOSettings)} == PPOConfig().model_dump()
 
 
 def test_memory_grows_with_a_group_and_an_absurd_one_is_refused() -> None:
