@@ -25,12 +25,15 @@ from metaopt.learners.policies import (
     TABLES,
     Measured,
     ObservationState,
+    add_step,
     cdf_push,
     cdf_start,
     head_mask,
+    mean_statistics,
     observation_start,
     observe,
     perturbed,
+    start_mean,
     start_values,
     turned,
 )
@@ -299,6 +302,12 @@ def test_any_other_scale_changes_rounding_only(factor):
     assert_close(play([scaled(decision, factor) for decision in decisions]), play(decisions), rtol=0, atol=1e-5)
 
 
+def test_float32_is_widened_before_anything_is_computed():
+    decisions = episode(10, bad=0.1)
+    wide = [Measured(*(x.double() if x.is_floating_point() else x for x in decision)) for decision in decisions]
+    assert torch.equal(play(decisions), play(wide))
+
+
 def test_a_history_that_only_rounding_moves_is_constant():
     """Losses, norms and moves that shrink by one factor: all ratios are constant but for float32."""
     decisions = [
@@ -403,6 +412,75 @@ def test_a_state_of_another_kind_is_refused(change, message):
     change(flat)
     with pytest.raises(IncompatibleCheckpointError, match=message):
         ObservationState.from_flat(flat)
+
+
+def closed_loop(scale, decisions=12, steps=5):
+    """AdamW on a small network whose loss and epsilon are scaled, its knobs turned by a fixed random policy; rows, weights and knobs."""
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
+    params = [normal(6, 16) / 3, torch.zeros(16), normal(16, 1) / 4]
+    inputs, held_out, policy = normal(40, 6), normal(20, 6), normal(sum(TABLES["wide"].nvec), INPUTS)
+    moments, squares = ([torch.zeros_like(x) for x in params] for _ in range(2))
+    mask = head_mask(KNOBS[:5], registers=False)
+    start = values = start_values(lr=1e-2)
+    state, action, last, rows = observation_start(), torch.full((9,), -1), [x.clone() for x in params], []
+
+    def loss_of(weights, x):
+        out = torch.nn.functional.gelu(x @ weights[0] + weights[1]) @ weights[2]
+        return scale * (out[:, 0] - x[:, 0].sin() * x[:, 1]).square().mean()
+
+    def norm(tensors):
+        return torch.cat([x.flatten() for x in tensors]).norm()
+
+    for k in range(decisions):
+        mean, total = start_mean(), torch.zeros(())
+        lr, decay, eps, rest2, rest1 = values[:5].float().unbind()
+        for t in range(k * steps, (k + 1) * steps):
+            weights = [x.detach().requires_grad_() for x in params]
+            loss = loss_of(weights, inputs[torch.arange(t, t + 16) % 40])
+            grads = torch.autograd.grad(loss, weights)
+            moments = [m + rest1 * (g - m) for m, g in zip(moments, grads, strict=True)]
+            squares = [v + rest2 * (g * g - v) for v, g in zip(squares, grads, strict=True)]
+            roots = [v.sqrt() for v in squares]
+            updates = [m / (r + eps * scale) + decay * x for m, r, x in zip(moments, roots, params, strict=True)]
+            mean = add_step(mean, mean_statistics(grads, moments, roots, eps * scale, updates, params, lr))
+            params, total = [x - lr * u for x, u in zip(params, updates, strict=True)], total + loss.detach()
+        decision = measured(
+            statistics=mean.mean,
+            train_loss=total / steps,
+            eval_loss=loss_of(params, held_out),
+            update_norm=norm([x - y for x, y in zip(params, last, strict=True)]),
+            param_norm=norm(params),
+            progress=(k + 1) / decisions,
+            values=values,
+            start=start,
+            action=action,
+            head_mask=mask,
+        )
+        state, row = observe(state, decision)
+        action = torch.stack([scores.argmax() for scores in (policy @ row).split(TABLES["wide"].nvec)])
+        values, last = turned(TABLES["wide"], values, action, mask[1:]), params
+        rows.append(row)
+    return torch.stack(rows), torch.cat([x.flatten() for x in params]), values
+
+
+def test_a_whole_run_under_a_policy_is_the_same_at_any_power_of_two():
+    expected = closed_loop(1.0)
+    assert not torch.equal(expected[2], start_values(lr=1e-2))  # the policy did something
+    for shift in (-20, -7, -1, 5, 20):
+        for found, same in zip(closed_loop(2.0**shift), expected, strict=True):
+            assert torch.equal(found, same), shift
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_a_whole_run_is_nearly_the_same_at_other_scales(factor):
+    (rows, weights, values), expected = closed_loop(factor), closed_loop(1.0)
+    assert_close(rows, expected[0], rtol=0, atol=5e-4)
+    assert_close(weights, expected[1], rtol=0, atol=5e-3)  # rates of 0.1 let rounding grow
+    assert torch.equal(values, expected[2])  # the same choices
 
 
 # Edge cases, each as the module promises it.
