@@ -58,7 +58,9 @@ class RayHosts:
                 if isinstance(answer, Lost):
                     if isinstance(answer.cause, MetaoptError):
                         raise answer.cause from None
-                    raise WorkerLostError(f"actor {index} did not come up: {answer.reason}")
+                    raise WorkerLostError(
+                        f"actor {index} did not come up: {answer.reason}; each needs {threads} CPUs that no other actor holds"
+                    )
             self.opened: list[Opened] = list(answers.values())
         except BaseException:
             self.close()

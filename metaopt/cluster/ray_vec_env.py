@@ -117,7 +117,7 @@ class RayVecEnv(VecEnv):
             raise
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Make `seed` the run seed and count episodes from 0 at the next reset; None changes nothing. Return each next episode's seed."""
+        """Make `seed` the run seed and every environment's next episode its first; None changes nothing. Return those episodes' seeds."""
         if seed is not None:
             self._run_seed, self._episodes = seed, [-1] * self.num_envs
         return [self._seed(env, 1) for env in range(self.num_envs)]
