@@ -42,6 +42,7 @@ from metaopt.learners.policies.observation import (
     observe,
 )
 from metaopt.learners.policies.unitless import STATISTICS, StepMean, add_step, mean_statistics, start_mean, tensor_statistics
+from metaopt.learners.policies.unitless_adam import Hyperparameters, UnitlessState, unitless_start, unitless_step
 
 __all__ = [
     "END_WEIGHTS",
@@ -59,6 +60,7 @@ __all__ = [
     "STATISTICS",
     "TABLES",
     "CdfState",
+    "Hyperparameters",
     "Knob",
     "Measured",
     "NetworkShape",
@@ -67,6 +69,7 @@ __all__ = [
     "PolicySpec",
     "StepMean",
     "Table",
+    "UnitlessState",
     "add_step",
     "cdf_push",
     "cdf_start",
@@ -88,4 +91,6 @@ __all__ = [
     "start_values",
     "tensor_statistics",
     "turned",
+    "unitless_start",
+    "unitless_step",
 ]
