@@ -1,6 +1,5 @@
 """Adam whose step does not tell how the loss is scaled, as a drop-in `torch.optim.Optimizer`."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,34 +9,22 @@ from torch.distributed.tensor import DTensor
 
 from metaopt.errors import ConfigError, IncompatibleCheckpointError
 from metaopt.learners.policies.unitless_adam import (
-    EPS_MODES,
     Clipped,
     GroupState,
-    Hyperparameters,
     Parts,
     clip_group,
     has_trust,
     move_tensors,
     number_dtype,
 )
-from metaopt.names import nearest
 from metaopt.optim.apply import MASTER, working_dtype
 from metaopt.optim.loading import load_exactly
+from metaopt.optim.unitless_adam_groups import as_hyperparameters, check_group, find_members, read_numbers
 
 __all__ = ["UnitlessAdam"]
 
 # Elements in a batch: temporaries of a step are six times as large. Larger batches leave the cache of a CPU; an accelerator wants many.
 _CPU_CHUNK, _CHUNK = 1 << 17, 1 << 24
-
-# Closed or open ends of the ranges of `metaopt.learners.policies.unitless_adam`, and how to say them.
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "lr": (lambda x: 0.0 <= x < math.inf, ">= 0 and finite"),
-    "weight_decay": (lambda x: 0.0 <= x < math.inf, ">= 0 and finite"),
-    "eps": (lambda x: 0.0 < x < math.inf, "> 0 and finite"),
-    "clip_ratio": (lambda x: x > 0.0, "> 0 (1 and above never clip)"),
-    "clip_decay": (lambda x: 0.0 <= x <= 1.0, "in [0, 1]"),
-    "trust_decay": (lambda x: 0.0 < x <= 1.0, "in (0, 1]"),
-}
 
 
 class UnitlessAdam(torch.optim.Optimizer):
@@ -108,7 +95,7 @@ class UnitlessAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        members = [_members(group, number) for number, group in enumerate(self.param_groups)]
+        members = [find_members(group, number) for number, group in enumerate(self.param_groups)]
         for group, params in zip(self.param_groups, members, strict=True):
             if params:
                 self._step_group(group, params)
@@ -123,7 +110,7 @@ class UnitlessAdam(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            _check(group)
+            check_group(group)
         except ConfigError:
             self.param_groups.pop()
             raise
@@ -145,8 +132,8 @@ class UnitlessAdam(torch.optim.Optimizer):
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         states = [self.state[param] or self._begin(param) for param in params]
-        device, numbers = params[0].device, _numbers(group)
-        h = _hyperparameters(numbers, device)
+        device, numbers = params[0].device, read_numbers(group)
+        h = as_hyperparameters(numbers, device)
         before = GroupState(
             group["norm_max"].to(device),
             torch.stack([state["filled"].to(device) for state in states]),
@@ -167,7 +154,7 @@ class UnitlessAdam(torch.optim.Optimizer):
         """Step parameters of one group, dtype and device."""
         device, dtype = params[0].device, working_dtype(params[0])
         grads = [_local(param.grad).to(dtype) for param in params if param.grad is not None]
-        h = _hyperparameters(numbers, device)
+        h = as_hyperparameters(numbers, device)
         momentum, largest = ([_local(state[key]) for state in states] for key in ("momentum", "largest"))
         stored = [_local(param) for param in params]
         starts = stored
@@ -216,20 +203,6 @@ class UnitlessAdam(torch.optim.Optimizer):
         return state
 
 
-def _members(group: dict[str, Any], number: int) -> list[Tensor]:
-    """Return the parameters that take this step, those of one device and dtype side by side."""
-    names = group.get("param_names")
-    members = []
-    for place, param in enumerate(group["params"]):
-        if param.grad is None or param.numel() == 0:
-            continue
-        if param.grad.layout != torch.strided:
-            name = repr(names[place]) if names else f"{place} of group {number}"
-            raise RuntimeError(f"parameter {name} has a sparse gradient, which UnitlessAdam cannot read; use a dense one")
-        members.append(param)
-    return sorted(members, key=lambda param: (str(param.device), str(param.dtype)))  # stable
-
-
 def _batches(params: Sequence[Tensor]) -> list[slice]:
     """Return slices of parameters of one device and dtype, of bounded size unless one parameter is larger."""
     slices: list[slice] = []
@@ -242,17 +215,6 @@ def _batches(params: Sequence[Tensor]) -> list[slice]:
             start, size = place, 0
         size += param.numel()
     return [*slices, slice(start, len(params))]
-
-
-def _numbers(group: dict[str, Any]) -> Tensor:
-    """Return the hyperparameters of a group on the host, [8] float64; a rate that is a tensor on an accelerator is waited for."""
-    beta1, beta2 = group["betas"]
-    values = {**group, "epsilon": group["eps"], "one_minus_beta1": 1.0 - float(beta1), "one_minus_beta2": 1.0 - float(beta2)}
-    return torch.tensor([float(values[name]) for name in Hyperparameters._fields], dtype=torch.float64)
-
-
-def _hyperparameters(numbers: Tensor, device: torch.device) -> Hyperparameters:
-    return Hyperparameters(*numbers.to(number_dtype(device)).to(device).unbind())
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -274,18 +236,3 @@ def _norms(tensors: Sequence[Tensor], params: Sequence[Tensor], dtype: torch.dty
     else:
         norms = list(torch._foreach_norm(list(tensors), 2, dtype=dtype))
     return torch.stack([norm.to(tensors[0].device) for norm in norms])
-
-
-def _check(group: dict[str, Any]) -> None:
-    for name, (inside, range_) in _RANGES.items():
-        value = group[name]
-        if not isinstance(value, Tensor) and not inside(value):
-            raise ConfigError(f"{name} must be {range_}, got {value}")
-    betas = group["betas"]
-    if len(betas) != 2 or not all(isinstance(beta, Tensor) or 0.0 <= beta < 1.0 for beta in betas):
-        raise ConfigError(f"betas must be two numbers in [0, 1), got {betas}")
-    if group["eps_mode"] not in EPS_MODES:
-        raise ConfigError(f"eps_mode {group['eps_mode']!r} is unknown{nearest(str(group['eps_mode']), EPS_MODES)}")
-    for param in group["params"]:
-        if not param.is_floating_point():
-            raise ConfigError(f"parameters must be real floating-point tensors, got {param.dtype}")
