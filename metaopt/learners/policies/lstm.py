@@ -7,7 +7,7 @@ With [o, f, i, g] the four gates, and LN without constants of its own,
     h' = sigmoid(o) tanh(a_c LN(c') + b_c).
 
 The input's part, a_x LN(W_x x) + b, knows nothing of h: `input_gates` makes it for all decisions in one product. What is left to do one
-decision after the other is 11 operations forward and 9 backward, where autograd would need about 60, and cells side by side share them.
+decision after the other is 11 operations forward and 10 backward, where autograd would need about 60, and cells side by side share them.
 Whatever does not depend on the recursion (derivatives of gates, gradients of weights) is done for all decisions at once, before or after
 the loop.
 
@@ -38,6 +38,8 @@ FORGET_SHIFT = 1.0  # a fresh cell remembers; Jozefowicz et al., 2015
 LSTMState = tuple[Tensor, Tensor]
 _ONLY_INPUT = [True, False, False]
 _norm_backward = torch.ops.aten.native_layer_norm_backward.default
+_sigmoid_backward, _sigmoid_backward_to = torch.ops.aten.sigmoid_backward.default, torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward, _tanh_backward_to = torch.ops.aten.tanh_backward.default, torch.ops.aten.tanh_backward.grad_input
 
 
 def lstm_step(gates: Tensor, state: LSTMState, weight: Tensor, gate_gain: Tensor, cell_gain: Tensor, cell_shift: Tensor) -> LSTMState:
@@ -82,7 +84,7 @@ class _Sequences(torch.autograd.Function):
         c, z, out = (gates.new_empty((*gates.shape[:2], hidden)) for _ in range(3))
         turned = [weight.t() for weight in weights]
         columns = (gates, raw, y, y[..., : 3 * hidden], *torch.split(y, hidden, dim=-1), c, z, out, *raw.unbind(1))
-        moments: list[tuple[Tensor, ...]] = []
+        norms: list[tuple[Tensor, ...]] = []
         h_before, c_before = h0, c0
         for step in zip(*(torch.split(column, sizes) for column in columns), strict=True):
             gates_t, raw_t, y_t, sigmoids_t, o_t, f_t, i_t, g_t, c_t, z_t, out_t, *raw_of = step
@@ -95,13 +97,13 @@ class _Sequences(torch.autograd.Function):
             sigmoids_t.sigmoid_()
             g_t.tanh_()
             torch.mul(f_t, c_before, out=c_t).addcmul_(i_t, g_t)
-            normal, c_mean, c_scale = torch.native_layer_norm(c_t, (hidden,), None, None, EPS)
-            torch.addcmul(cell_shift, normal, cell_gain, out=z_t).tanh_()
+            c_normal, c_mean, c_scale = torch.native_layer_norm(c_t, (hidden,), None, None, EPS)
+            torch.addcmul(cell_shift, c_normal, cell_gain, out=z_t).tanh_()
             torch.mul(o_t, z_t, out=out_t)
-            moments.append((mean, scale, c_mean, c_scale))
+            norms.append((normal, mean, scale, c_normal, c_mean, c_scale))
             h_before, c_before = out_t, c_t
         if any(ctx.needs_input_grad):
-            ctx.sizes, ctx.moments = sizes, moments
+            ctx.sizes, ctx.norms = sizes, norms
             ctx.save_for_backward(h0, c0, gate_gain, cell_gain, raw, y, c, z, out, *weights)
         return out, c_before.clone()
 
@@ -111,45 +113,40 @@ class _Sequences(torch.autograd.Function):
         h0, c0, gate_gain, cell_gain, raw, y, c, z, out, *weights = ctx.saved_tensors
         sizes, hidden = ctx.sizes, h0.shape[-1]
         o, f, i, g = torch.split(y, hidden, dim=-1)
-        gains = gate_gain.reshape(-1, 4, hidden)
         # derivatives of h' by the gate o and by the normalised cell, and of c' by the gates f, i, g
-        by_o = z * o * (1 - o)
-        by_z = torch.addcmul(o, o * z, z, value=-1)
-        by_fig = torch.stack([_before(c, c0, sizes) * f * (1 - f), g * i * (1 - i), i * (1 - g * g)], dim=2)
-        # times the gains: what enters the derivatives of the norms
-        d_normal = torch.empty_like(raw)
-        d_normal_o, d_normal_fig = d_normal[..., :hidden], d_normal[..., hidden:].view(*c.shape[:2], 3, hidden)
-        dh = d_out.clone()
-        d_raw: list[Tensor] = []
-        dc: list[Tensor] = []
+        by_o = _sigmoid_backward(z, o)
+        by_z = _tanh_backward(o, z)
+        by_fig = o.new_empty((*c.shape[:2], 3, hidden))
+        _sigmoid_backward_to(_before(c, c0, sizes), f, grad_input=by_fig[:, :, 0])
+        _sigmoid_backward_to(g, i, grad_input=by_fig[:, :, 1])
+        _tanh_backward_to(i, g, grad_input=by_fig[:, :, 2])
+        d_gates = torch.empty_like(raw)
+        d_gates_o, d_gates_fig = d_gates[..., :hidden], d_gates[..., hidden:].view(*c.shape[:2], 3, hidden)
+        dh, d_raw = d_out.clone(), []
         dh_flow, dc_flow = torch.zeros_like(h0), torch.zeros_like(c0)  # rows of episodes that had ended stay 0
         dc_flow[: sizes[-1]] = d_last
-        columns = (dh, by_o * gains[:, 0], by_z * cell_gain, by_fig * gains[:, 1:], f, raw, c, d_normal, d_normal_o, d_normal_fig)
-        steps = list(zip(*(torch.split(column, sizes) for column in columns), ctx.moments, strict=True))
-        for dh_t, by_o_t, by_z_t, by_fig_t, f_t, raw_t, c_t, d_normal_t, d_normal_o_t, d_normal_fig_t, moments in reversed(steps):
-            mean, scale, c_mean, c_scale = moments
+        columns = (dh, by_o, by_z * cell_gain, by_fig, f, raw, c, d_gates, d_gates_o, d_gates_fig)
+        steps = list(zip(*(torch.split(column, sizes) for column in columns), ctx.norms, strict=True))
+        for dh_t, by_o_t, by_z_t, by_fig_t, f_t, raw_t, c_t, d_gates_t, d_gates_o_t, d_gates_fig_t, norms in reversed(steps):
+            _, mean, scale, _, c_mean, c_scale = norms
             n = len(dh_t)
             dh_before, dc_before = dh_flow[:n], dc_flow[:n]
             dh_t += dh_before
             dc_t = _norm_backward(dh_t * by_z_t, c_t, (hidden,), c_mean, c_scale, None, None, _ONLY_INPUT)[0]
             dc_t += dc_before
-            torch.mul(dh_t, by_o_t, out=d_normal_o_t)
-            torch.mul(dc_t.unsqueeze(2), by_fig_t, out=d_normal_fig_t)
+            torch.mul(dh_t, by_o_t, out=d_gates_o_t)
+            torch.mul(dc_t.unsqueeze(2), by_fig_t, out=d_gates_fig_t)
             torch.mul(dc_t, f_t, out=dc_before)
-            d_raw_t = _norm_backward(d_normal_t, raw_t, (4 * hidden,), mean, scale, None, None, _ONLY_INPUT)[0]
+            d_raw_t = _norm_backward(d_gates_t * gate_gain, raw_t, (4 * hidden,), mean, scale, None, None, _ONLY_INPUT)[0]
             for d_of, weight, to in zip(d_raw_t.unbind(1), weights, dh_before.unbind(1), strict=True):
                 torch.mm(d_of, weight, out=to)
-            dc.append(dc_t)
             d_raw.append(d_raw_t)
-        d_raw_all, dc_all = torch.cat(d_raw[::-1]), torch.cat(dc[::-1])
-        mean, scale, c_mean, c_scale = (torch.cat(column) for column in zip(*ctx.moments, strict=True))
-        d_gates = torch.cat([dh * by_o, (dc_all.unsqueeze(2) * by_fig).flatten(2)], dim=-1)
-        d_gate_gain = (d_gates * ((raw - mean) * scale)).sum(0)
+        normal, c_normal = (torch.cat([norms[k] for norms in ctx.norms]) for k in (0, 3))
         d_shift = dh * by_z
-        d_cell_gain = (d_shift * ((c - c_mean) * c_scale)).sum(0)
         h_before = _before(out, h0, sizes)
-        d_weights = [d_of.t() @ h_of for d_of, h_of in zip(d_raw_all.unbind(1), h_before.unbind(1), strict=True)]
-        return None, d_gates, dh_flow, dc_flow, d_gate_gain, d_cell_gain, d_shift.sum(0), *d_weights
+        d_weights = [d_of.t() @ h_of for d_of, h_of in zip(torch.cat(d_raw[::-1]).unbind(1), h_before.unbind(1), strict=True)]
+        d_gains = (d_gates * normal).sum(0), (d_shift * c_normal).sum(0)
+        return None, d_gates, dh_flow, dc_flow, *d_gains, d_shift.sum(0), *d_weights
 
 
 def _before(packed: Tensor, start: Tensor, sizes: list[int]) -> Tensor:
