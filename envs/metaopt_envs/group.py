@@ -88,9 +88,12 @@ class Group:
         has_registers = (rest[:, 0] >= off * settings.registers_missing) & settings.registers
         self.has_eval = rest[:, 1] >= off * settings.eval_missing
         self.head_mask = torch.cat([has_registers.unsqueeze(1), self.knob_mask], 1)
-        self.noise = noise if settings.perturb and given is None else torch.full_like(noise, 0.5)
-        start = inner_start(bucket.inner).expand(runs, -1) if given is None else given.expand(runs, -1)
-        self.start = self.values = self._capped(perturbed(start, self.noise, has.expand(runs, -1)))
+        perturbs = settings.perturb and given is None
+        self.noise = noise if perturbs else torch.full_like(noise, 0.5)
+        start = (inner_start(bucket.inner) if given is None else given).expand(runs, -1)
+        # Users have their own beta2, whether or not the policy turns it.
+        moves = (has | (torch.arange(len(KNOBS)) == KNOBS.index("one_minus_beta2"))) & perturbs
+        self.start = self.values = self._capped(perturbed(start, noise, moves.expand(runs, -1)))
         self.decisions = decision_steps(bucket.horizon, bucket.decisions)
         self.at = 0
         self.failed = torch.zeros(runs, dtype=torch.bool)
@@ -176,7 +179,10 @@ class Group:
         return Seen(pi, v, self.ended, self.failed, np.where(self.over & ~before, worth, 0.0), final_loss)
 
     def _registers(self, action: Tensor) -> None:
-        """Carry out register actions [E]: 0 none, 1..3 load, 4..6 save, 7..9 swap; empty registers load nothing, and swap saves into them."""
+        """Carry out register actions [E]: 0 none, 1..3 load, 4..6 save, 7..9 swap.
+
+        An empty register has nothing to load, and a swap with it saves.
+        """
         action = torch.where(self.head_mask[:, 0] & ~self.ended, action, 0)
         for r in range(REGISTERS):
             loads, saves, swaps = action == 1 + r, action == 4 + r, action == 7 + r

@@ -24,17 +24,17 @@ Observation = dict[str, NDArray[np.float32]]
 Draw = Callable[[int], Bucket]
 
 
-def observation_space() -> spaces.Dict:
+def observation_space() -> spaces.Space[Any]:
     """Return the space of one run's observation: `pi` for the policy, `v` for the critic alone."""
     return spaces.Dict({name: spaces.Box(-20.0, 20.0, (size,), np.float32) for name, size in (("pi", INPUTS), ("v", CRITIC_INPUTS))})
 
 
-def action_space(settings: Settings) -> spaces.MultiDiscrete:
+def action_space(settings: Settings) -> spaces.Space[NDArray[np.int64]]:
     """Return the space of one run's actions: a register operation and a relative change of each knob."""
-    return spaces.MultiDiscrete(find_table(settings.table).nvec)
+    return spaces.MultiDiscrete(list(find_table(settings.table).nvec))
 
 
-class GroupEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[np.float64]]):
+class GroupEnv(VectorEnv[Observation, NDArray[np.int64], Any]):
     """E runs of one shape and length, advanced by one tensor program.
 
     All episodes begin and end together, so there is no automatic reset: call `reset` when every run has terminated. One that fails early
@@ -105,5 +105,3 @@ class GroupEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[np.float64]]):
 
 def _observation(seen: Seen) -> Observation:
     return {"pi": seen.pi.numpy(), "v": seen.v.numpy()}
-
-

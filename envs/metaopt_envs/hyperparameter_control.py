@@ -17,9 +17,10 @@ __all__ = ["HyperparameterControl"]
 class HyperparameterControl(gymnasium.Env[Observation, NDArray[np.int64]]):
     """Train a small model; a few times on the way, turn the hyperparameters of its optimizer.
 
-    An episode is one inner run of N steps, at the end of which `terminated` is set: the policy sees its progress, so the horizon is part of
-    the task and `truncated` is never set. The reward, at the end alone, says what the final held-out loss is worth against AdamW (0: as good
-    as AdamW at 1e-3 with the same steps; log 2, the most: AdamW needs twice as many or more; -3: a loss that is not finite).
+    An episode is one inner run of N steps, at the end of which `terminated` is set: the policy sees its progress, so the horizon is part
+    of the task and `truncated` is never set. The reward comes at the end, and says what the final held-out loss is worth against AdamW.
+    0 is as good as AdamW at 1e-3 with the same steps; log 2, the most, is where AdamW needs twice as many or more; -3 is a loss that is
+    not finite.
 
     Args:
         families: names of task families, from whose meta_train templates episodes are drawn.

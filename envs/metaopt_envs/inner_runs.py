@@ -16,9 +16,9 @@ from metaopt.inner.step import fresh_carries, training_batches
 from metaopt.learners.learner import Carry
 from metaopt.learners.policies.controlled import ControlledLearner, flat, forget_steps
 from metaopt.learners.policies.knobs import KNOBS
-from metaopt_envs.traced import traced_step
 from metaopt.tasks.halves import Half, half_of
 from metaopt.tasks.task import Batch, Numbers, Params, Program, Task, stack_tasks
+from metaopt_envs.traced import traced_step
 
 __all__ = ["InnerRuns", "choose"]
 
@@ -78,9 +78,7 @@ class InnerRuns:
     def heldout(self, half: Half) -> tuple[Tensor, Tensor]:
         """Return the raw and the normalised loss [E] on a half of the held-out examples, without cap."""
         stacked = self.stacked
-        found: tuple[Tensor, Tensor] = _heldout(stacked.program, half)(
-            stacked.numbers, stacked.shared, self.carry["params"], self.keys
-        )
+        found: tuple[Tensor, Tensor] = _heldout(stacked.program, half)(stacked.numbers, stacked.shared, self.carry["params"], self.keys)
         return found
 
     def weights(self) -> Tensor:

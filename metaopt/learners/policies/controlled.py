@@ -1,7 +1,7 @@
 """An inner run whose hyperparameters come from outside at every step, and which measures itself.
 
-Whoever holds the knobs (an environment, a policy, a test) puts them into theta: `{"values": [8]}` in the order of `knobs.KNOBS`, one row a run
-where theta is stacked. The learner neither knows when decisions are made nor who makes them.
+Whoever holds the knobs (an environment, a policy, a test) puts them into theta: `{"values": [8]}` in the order of `knobs.KNOBS`, one row
+a run where theta is stacked. The learner neither knows when decisions are made nor who makes them.
 
 AdamW runs on one flat vector of all weights: with some thousand weights a step is a dozen small operations instead of a dozen for each
 tensor. UnitlessAdam looks at tensors, and runs on each of them.
@@ -20,6 +20,7 @@ from metaopt.errors import ConfigError
 from metaopt.learners.learner import Carry, StepRecord
 from metaopt.learners.policies.knobs import KNOBS, start_values
 from metaopt.learners.policies.unitless import STATISTICS, StepMean, add_step, traced_statistics
+from metaopt.learners.policies.unitless_adam import Hyperparameters, UnitlessState, unitless_start, unitless_step
 from metaopt.learners.update_rules import Theta
 from metaopt.names import nearest
 from metaopt.tasks.task import Batch, Params, Task
@@ -61,7 +62,7 @@ class ControlledLearner:
         params = task.init(key)
         weights = flat(params)
         zero = weights.new_zeros(())
-        carry: Carry = {"params": params, "state": _adamw_start(weights) if self.inner == "adamw" else _unitless_start(params)}
+        carry: Carry = {"params": params, "state": _adamw_start(weights) if self.inner == "adamw" else unitless_start(params)}
         carry["seen"] = {
             "mean": weights.new_zeros(len(STATISTICS)),
             "measured": torch.zeros((), dtype=torch.int64, device=weights.device),
@@ -119,9 +120,7 @@ def _adamw_start(weights: Tensor) -> dict[str, Tensor]:
     return {"m": torch.zeros_like(weights), "v": torch.zeros_like(weights), "ones1": zero, "ones2": zero.clone()}
 
 
-def _adamw(
-    values: Tensor, task: Task, params: Params, grads: Params, state: dict[str, Tensor]
-) -> tuple[Params, dict[str, Tensor], _Parts]:
+def _adamw(values: Tensor, task: Task, params: Params, grads: Params, state: dict[str, Tensor]) -> tuple[Params, dict[str, Tensor], _Parts]:
     """Source: Loshchilov, Hutter, 2019, "Decoupled weight decay regularization". Differs: corrections stay exact when betas change."""
     weights, grad = flat(params), flat(grads)
     lr, decay, eps, rest2, rest1 = (_knob(values, name, weights) for name in KNOBS[:5])
@@ -132,22 +131,18 @@ def _adamw(
     momentum, denominator = m / ones1, (v / ones2).sqrt()
     update = momentum / (denominator + eps) + decay * weights
     sizes = [value.numel() for value in params.values()]
-    if task.step_scales:
-        scales = [task.step_scales.get(name, 1.0) for name in params]
-        rates = [lr * scale for scale in scales]
-        new = weights - lr * torch.cat([torch.full((n,), s, dtype=grad.dtype, device=grad.device) for n, s in zip(sizes, scales, strict=True)]) * update
-    else:
-        rates = [lr] * len(sizes)
-        new = weights - lr * update
-    pieces = [x.split(sizes) for x in (grad, momentum, denominator, update, weights)]
+    rates = [lr * task.step_scales.get(name, 1.0) for name in params]
+    rate = torch.cat([one.expand(size) for one, size in zip(rates, sizes, strict=True)]) if task.step_scales else lr
+    new = weights - rate * update
+    pieces = [torch.split(x, sizes) for x in (grad, momentum, denominator, update, weights)]
     parts = _Parts(pieces[0], pieces[1], pieces[2], [eps] * len(sizes), pieces[3], pieces[4], rates, 1.0)
-    new_params = {name: piece.reshape(params[name].shape) for name, piece in zip(params, new.split(sizes), strict=True)}
+    new_params = {name: piece.reshape(params[name].shape) for name, piece in zip(params, torch.split(new, sizes), strict=True)}
     return new_params, {"m": m, "v": v, "ones1": ones1, "ones2": ones2}, parts
 
 
-def _unitless_start(params: Params) -> dict[str, Tensor]:
-    raise NotImplementedError
-
-
-def _unitless(values: Tensor, task: Task, params: Params, grads: Params, state: dict[str, Tensor]) -> tuple[Params, dict[str, Tensor], _Parts]:
-    raise NotImplementedError
+def _unitless(values: Tensor, task: Task, params: Params, grads: Params, state: UnitlessState) -> tuple[Params, UnitlessState, _Parts]:
+    moved, new_state, parts = unitless_step(params, grads, state, Hyperparameters(*values.unbind()))
+    if task.step_scales:  # a factor of the rate; what the statistics call the rate stays that of the knob
+        moved = {name: params[name] + task.step_scales.get(name, 1.0) * (value - params[name]) for name, value in moved.items()}
+    seen = _Parts(*parts[:3], parts.eps.unbind(), *parts[4:6], parts.rates.unbind(), parts.clip)
+    return {name: moved[name] for name in params}, new_state, seen

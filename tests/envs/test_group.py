@@ -1,0 +1,276 @@
+"""Groups of episodes: what an action does, what is masked, who is paid, and that nothing else has a say."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from metaopt_envs.critic_inputs import CRITIC_INPUTS, critic_inputs, family_slot
+from metaopt_envs.group import Group, inner_start
+from metaopt_envs.settings import Bucket, Settings
+
+from metaopt.baselines import reference
+from metaopt.errors import ConfigError, TaskError
+from metaopt.learners.policies.knobs import HEADS, KNOBS, find_table
+from metaopt.learners.policies.observation import INPUTS, LAYOUT, NAMES
+
+RUNS = 4
+BUCKET = Bucket("quadratic", "10x1-gradient", 32, 4, (1, 2))
+FULL = Settings(knob_missing=0.0, eval_missing=0.0, registers_missing=0.0)
+KEEP = [0, 3, 1, 1, 1, 1, 2, 1, 1]
+
+
+def action(**heads):
+    chosen = [heads.get(name, keep) for name, keep in zip(HEADS, KEEP, strict=True)]
+    return torch.tensor(chosen).expand(RUNS, -1).clone()
+
+
+def finish(group, chosen=None):
+    seen = group.begin()
+    seens = [seen]
+    while not seen.ended.all():
+        seen = group.act(action() if chosen is None else chosen)
+        seens.append(seen)
+    return seens
+
+
+def test_episode_is_a_function_of_seed_and_actions():
+    def play(seed):
+        group = Group(BUCKET, Settings(), seed, RUNS)
+        seens = finish(group, action(lr=5, weight_decay=0))
+        return torch.stack([s.pi for s in seens]), torch.stack([s.v for s in seens]), seens[-1].reward
+
+    one, again, other = play(1), play(1), play(2)
+    assert torch.equal(one[0], again[0])
+    assert torch.equal(one[1], again[1])
+    assert np.array_equal(one[2], again[2])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_shapes_and_boxes():
+    seens = finish(Group(BUCKET, Settings(), 3, RUNS))
+    assert len(seens) == BUCKET.decisions + 1
+    for seen in seens:
+        assert seen.pi.shape == (RUNS, INPUTS)
+        assert seen.v.shape == (RUNS, CRITIC_INPUTS)
+        assert seen.pi.dtype == seen.v.dtype == torch.float32
+        assert max(seen.pi.abs().max(), seen.v.abs().max()) <= 20
+        assert seen.pi.isfinite().all()
+        assert seen.v.isfinite().all()
+
+
+def test_reward_comes_once_and_is_the_score_of_the_final_loss():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    seens = finish(group)
+    assert all((seen.reward == 0).all() for seen in seens[:-1])
+    for run, row in enumerate(group.scorer.rows):
+        expected = reference.score(float(seens[-1].final_loss[run]), group.scorer.found[row], "default")
+        assert seens[-1].reward[run] == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["quadratic", "digits_mlp"])
+def test_adamw_left_alone_scores_about_zero(family):
+    template = {"quadratic": "8x4-minimum", "digits_mlp": "16-tanh-b32"}[family]
+    runs = 64
+    group = Group(Bucket(family, template, 128, 4, tuple(range(8))), FULL, 5, runs, given=inner_start("adamw"), missing=False)
+    seen = group.begin()
+    while not seen.ended.all():
+        seen = group.act(torch.tensor(KEEP).expand(runs, -1))
+    assert abs(seen.reward.mean()) < 4 * seen.reward.std() / runs**0.5 + 0.05
+
+
+def test_actions_turn_the_knobs_that_adamw_has():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    group.begin()
+    before = group.values.clone()
+    group.act(action(lr=2, weight_decay=2, one_minus_beta1=0, clip_ratio=0, trust_decay=2))
+    ratio = group.values / before
+    assert torch.allclose(ratio[:, 0], torch.tensor(0.8, dtype=torch.float64))
+    assert torch.allclose(ratio[:, 1], torch.tensor(2.0, dtype=torch.float64))
+    assert torch.allclose(ratio[:, 4], torch.tensor(0.5, dtype=torch.float64))
+    assert (ratio[:, 5:] == 1).all()
+    assert group.head_mask.tolist() == [[True] * 6 + [False] * 3] * RUNS
+
+
+def test_unitless_adam_has_all_knobs():
+    group = Group(dataclasses.replace(BUCKET, inner="unitless_adam"), FULL, 3, RUNS)
+    assert group.head_mask.all()
+    assert finish(group)[-1].final_loss.isfinite().all()
+
+
+def test_starts_are_perturbed_inside_the_published_ranges_or_given():
+    group = Group(BUCKET, dataclasses.replace(FULL, highest_lr=1.0), 3, 64)
+    ratio = group.start[:, 0] / 1e-3
+    assert ratio.min() >= 0.01
+    assert ratio.max() <= 100
+    assert ratio.log().std() > 1.5
+    assert torch.equal(Group(BUCKET, FULL, 3, RUNS, given=inner_start("adamw")).start, inner_start("adamw").expand(RUNS, -1))
+    still = Group(BUCKET, dataclasses.replace(FULL, perturb=False), 3, RUNS)
+    assert torch.allclose(still.start, inner_start("adamw").expand(RUNS, -1))
+
+
+def test_rate_stays_below_its_cap():
+    group = Group(BUCKET, dataclasses.replace(FULL, highest_lr=5e-3), 3, RUNS)
+    group.begin()
+    for _ in range(3):
+        group.act(action(lr=6))
+        assert group.values[:, 0].max() <= 5e-3
+
+
+def test_what_is_missing_is_masked_at_about_its_probability():
+    settings = Settings(knob_missing=0.25, eval_missing=0.5, registers_missing=0.75)
+    group = Group(BUCKET, settings, 3, 400)
+    assert group.knob_mask[:, :5].double().mean() == pytest.approx(0.75, abs=0.04)
+    assert not group.knob_mask[:, 5:].any()
+    assert group.has_eval.double().mean() == pytest.approx(0.5, abs=0.1)
+    assert group.head_mask[:, 0].double().mean() == pytest.approx(0.25, abs=0.1)
+    whole = Group(BUCKET, settings, 3, RUNS, missing=False)
+    assert whole.has_eval.all()
+    assert whole.head_mask[:, :6].all()
+
+
+def test_masked_knob_keeps_its_value_and_shows_nothing():
+    group = Group(BUCKET, dataclasses.replace(FULL, knobs=("weight_decay",), registers=False), 3, RUNS)
+    group.begin()
+    before = group.values.clone()
+    seen = group.act(action(lr=6, weight_decay=0, registers=4))
+    assert torch.equal(group.values[:, 0], before[:, 0])
+    assert not group.filled.any()
+    features = seen.pi[:, LAYOUT["action_features"]]
+    assert (features[:, 0] == 0).all()
+    assert (features[:, 1] != 0).all()
+    lr_choices = [i for i, name in enumerate(NAMES) if name.startswith("previous_lr_")]
+    assert (seen.pi[:, lr_choices] == 0).all()
+
+
+def test_untrained_lr_starts_where_torch_has_it():
+    group = Group(BUCKET, dataclasses.replace(FULL, knobs=("weight_decay",)), 3, RUNS)
+    assert torch.equal(group.start[:, 0], torch.full((RUNS,), 1e-3, dtype=torch.float64))
+
+
+def test_save_and_load_give_back_the_run():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    group.begin()
+    weights = group.inner.weights()
+    group.act(action(registers=4 + 1))
+    assert group.filled.tolist() == [[False, True, False]] * RUNS
+    moved = group.inner.weights()
+    assert not torch.equal(moved, weights)
+    group._registers(action(registers=1 + 1)[:, 0])
+    assert torch.equal(group.inner.weights(), weights)
+    group._registers(action(registers=1 + 0)[:, 0])  # an empty one has nothing to load
+    assert torch.equal(group.inner.weights(), weights)
+
+
+def test_swap_exchanges_and_saves_into_an_empty_register():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    group.begin()
+    first = group.inner.weights()
+    group.act(action(registers=7))
+    second = group.inner.weights()
+    group._registers(action(registers=7)[:, 0])
+    assert torch.equal(group.inner.weights(), first)
+    group._registers(action(registers=7)[:, 0])
+    assert torch.equal(group.inner.weights(), second)
+
+
+def test_registers_show_their_age_and_loss():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    group.begin()
+    seen = group.act(action(registers=4))
+    age = seen.pi[:, LAYOUT["restart_progress"]]
+    assert torch.allclose(age[:, 0].double(), group.progress - group.register_progress[:, 0], atol=1e-6)
+    assert (age[:, 1:] == 1).all()
+    assert (seen.pi[:, LAYOUT["restart_loss"]][:, 0] != 0).all()
+
+
+def blow_up(group, run=1):
+    for value in group.inner.carry["params"].values():
+        value[run] = torch.nan
+
+
+def test_run_that_fails_is_paid_the_least_once_and_idles():
+    group = Group(BUCKET, dataclasses.replace(FULL, registers=False), 3, RUNS)
+    group.begin()
+    blow_up(group)
+    seen = group.act(action())
+    assert seen.ended.tolist() == [False, True, False, False]
+    assert seen.reward.tolist() == [0, -3, 0, 0]
+    assert seen.pi.isfinite().all()
+    while not seen.ended.all():
+        seen = group.act(action())
+        assert seen.reward[1] == 0
+    assert seen.failed.tolist() == [False, True, False, False]
+    assert (seen.reward[[0, 2, 3]] > -3).all()
+
+
+def test_filled_register_rescues_a_run_that_failed():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    group.begin()
+    group.act(action(registers=4))
+    blow_up(group)
+    seen = group.act(action())
+    assert seen.failed.tolist() == [False, True, False, False]
+    assert not seen.ended.any()
+    seen = group.act(action(registers=1))
+    assert not seen.failed.any()
+    assert group.inner.weights().isfinite().all()
+
+
+def test_rescue_is_one_decision_long():
+    group = Group(BUCKET, FULL, 3, RUNS)
+    group.begin()
+    group.act(action(registers=4))
+    blow_up(group)
+    group.act(action())
+    seen = group.act(action())
+    assert seen.ended.tolist() == [False, True, False, False]
+    assert seen.reward[1] == -3
+
+
+def test_tasks_that_cannot_be_scored_are_left_out(monkeypatch):
+    found = reference.references(BUCKET.specs())
+    broken = dataclasses.replace(found[0], default=dataclasses.replace(found[0].default, degenerate="the curve is flat"))
+    monkeypatch.setattr(reference, "references", lambda specs, store: [broken, *found[1:]])
+    group = Group(BUCKET, FULL, 3, RUNS)
+    assert group.scorer.rejected == ("the curve is flat",)
+    assert [spec.hash for spec in group.scorer.specs] == [BUCKET.specs()[1].hash]
+    monkeypatch.setattr(reference, "references", lambda specs, store: [broken] * 2)
+    with pytest.raises(TaskError, match=r"no task of quadratic .* can be scored: the curve is flat"):
+        Group(BUCKET, FULL, 3, RUNS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"decisions": 0}, "1 <= decisions <= horizon"),
+        ({"decisions": 33}, "1 <= decisions <= horizon"),
+        ({"draws": ()}, "at least one draw"),
+        ({"inner": "sgd"}, "inner optimizer 'sgd' is unknown"),
+    ],
+)
+def test_bad_bucket_is_named(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(BUCKET, **fields)
+
+
+@pytest.mark.parametrize(("fields", "message"), [({"table": "wild"}, "wild.*wide"), ({"knobs": ("lrr",)}, "knob 'lrr' is unknown.*lr")])
+def test_bad_settings_are_named(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Settings(**fields)
+
+
+def test_critic_inputs_are_finite_whatever_happens():
+    bad = torch.tensor([torch.nan, torch.inf])
+    found = critic_inputs(
+        "quadratic", (10, 1, 32, 4), torch.zeros(2), torch.zeros(2, 8), torch.ones(2, 8), torch.ones(2, 8, dtype=torch.bool),
+        torch.ones(2, dtype=torch.bool), (bad, -bad), bad, torch.full((2, 4), torch.nan),
+    )  # fmt: skip
+    assert found.shape == (2, CRITIC_INPUTS)
+    assert found.isfinite().all()
+    assert found[:, family_slot("quadratic")].tolist() == [1, 1]
+
+
+def test_keep_is_a_choice_of_every_knob_but_none_of_the_register():
+    assert len(KEEP) == len(find_table("wide").nvec) == len(KNOBS) + 1
