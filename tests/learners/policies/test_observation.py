@@ -1,7 +1,6 @@
-"""The 161 inputs: equal to a second implementation from whole histories, blind to the scale of the loss, and finite whatever comes."""
+"""The 161 inputs: equal to a second implementation from whole histories, and finite whatever comes."""
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -19,29 +18,34 @@ from metaopt.learners.policies import (
     KNOBS,
     LAYOUT,
     LOSS_LIMIT,
-    MOVE_LIMIT,
     NAMES,
     STATISTICS,
     TABLES,
     Measured,
     ObservationState,
-    add_step,
     cdf_push,
     cdf_start,
     head_mask,
-    mean_statistics,
     observation_start,
     observe,
-    perturbed,
-    start_mean,
     start_values,
-    turned,
 )
 from metaopt.learners.policies.observation import ROUNDING
+from tests.learners.policies.decisions import (
+    CDFS,
+    COLUMN,
+    INF,
+    MASKS,
+    NAN,
+    History,
+    cdf_columns,
+    column,
+    episode,
+    measured,
+    play,
+    reference,
+)
 
-NAN, INF = math.nan, math.inf
-COLUMN = {name: index for index, name in enumerate(NAMES)}
-CDFS = [index for index, name in enumerate(NAMES) if name.endswith(tuple(f"_cdf_{end:g}" for end in END_WEIGHTS))]
 SIZES = {
     "statistics_raw": 13,
     "statistics_cdf": 65,
@@ -54,201 +58,6 @@ SIZES = {
     "restart_loss": 3,
     "restart_progress": 3,
     "action_features": 8,
-}
-
-
-def measured(**given):
-    """A decision in the middle of an uneventful run, with what is given in its place."""
-    defaults = {
-        "statistics": torch.linspace(-1, 1, 13),
-        "train_loss": 1.0,
-        "eval_loss": 1.1,
-        "has_eval": True,
-        "update_norm": 0.5,
-        "param_norm": 3.0,
-        "progress": 0.5,
-        "values": start_values(),
-        "start": start_values(),
-        "action": torch.full((9,), -1),
-        "head_mask": head_mask(),
-        "register_loss": torch.zeros(3),
-        "register_filled": torch.zeros(3, dtype=torch.bool),
-        "register_progress": torch.zeros(3),
-    }
-    return Measured(**{name: torch.as_tensor(value) for name, value in (defaults | given).items()})
-
-
-def play(decisions, **options):
-    """Rows [k, I] at all decisions."""
-    state, rows = observation_start(), []
-    for decision in decisions:
-        state, row = observe(state, decision, **options)
-        assert row.shape == (INPUTS,)
-        assert row.dtype == torch.float32
-        assert row.isfinite().all()
-        assert row.abs().max() <= INPUT_LIMIT
-        rows.append(row)
-    return torch.stack(rows)
-
-
-def column(rows, name):
-    return rows[..., COLUMN[name]].tolist()
-
-
-def cdf_columns(rows, of):
-    return rows[..., [COLUMN[f"{of}_cdf_{end:g}"] for end in END_WEIGHTS]]
-
-
-def episode(decisions=12, seed=0, bad=0.1, mask=None, eval_share=0.8, table=TABLES["wide"]):
-    """A run with all that can happen to one: losses, norms and statistics that break, evaluations that are left out, registers in use."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-    def broken(x):
-        worst = torch.tensor([NAN, INF, 0.0, -0.5])[torch.randint(4, x.shape, generator=generator)]
-        return torch.where(draw(*x.shape) < bad, worst, x)
-
-    mask = head_mask() if mask is None else mask
-    start = perturbed(start_values(), draw(8), mask[1:])
-    values, action, result = start, torch.full((9,), -1), []
-    filled, progress = torch.zeros(3, dtype=torch.bool), torch.zeros(3)
-    for k in range(decisions):
-        losses = broken(torch.exp(-2 * k / decisions + 0.3 * draw(2)).float())
-        result.append(
-            measured(
-                statistics=broken((4 * draw(13) - 2).float()),
-                train_loss=losses[0],
-                eval_loss=losses[1],
-                has_eval=draw() < eval_share,
-                update_norm=torch.zeros(()) if k == 0 else broken(draw().float()).abs(),
-                param_norm=broken((3 + draw()).float()).abs(),
-                progress=k / decisions,
-                values=values,
-                start=start,
-                action=action,
-                head_mask=mask,
-                register_loss=broken(draw(3).float()),
-                register_filled=filled,
-                register_progress=progress,
-            )
-        )
-        action = torch.stack([torch.randint(n, (), generator=generator) for n in table.nvec])
-        values = turned(table, values, action, mask[1:])
-        new = draw(3) < 0.3
-        filled, progress = filled | new, torch.where(new, k / decisions, progress)
-    return result
-
-
-# A second implementation, in Python floats, from lists of everything that was seen.
-
-
-@dataclass
-class History:
-    values: list[float] = field(default_factory=list)
-    skipped: int = 0
-
-    def push(self, x):
-        """CDFs with x as the next value; None takes the last one's place and is told as 1/2, not finite likewise and is told as 1."""
-        usable = x is not None and math.isfinite(x)
-        if not self.values and not usable:
-            self.skipped += 1
-        else:
-            self.values += [x] * (1 + self.skipped) if usable else [self.values[-1]]
-            self.skipped = 0
-        if x is None:
-            return [0.5] * len(END_WEIGHTS)
-        return self.cdfs() if usable else [1.0] * len(END_WEIGHTS)
-
-    def cdfs(self):
-        k, result = len(self.values), []
-        moved = [x - self.values[-1] for x in self.values]
-        for end in END_WEIGHTS:
-            weights = [1 + (end - 1) * (i + 0.5) / k for i in range(k)]
-            mean = math.fsum(w * x for w, x in zip(weights, moved, strict=True)) / math.fsum(weights)
-            variance = math.fsum(w * (x - mean) ** 2 for w, x in zip(weights, moved, strict=True)) / math.fsum(weights)
-            z = -mean / math.sqrt(variance + ROUNDING**2) if variance else 0.0
-            result.append(0.5 * math.erfc(-z / math.sqrt(2)))
-        return result
-
-
-def log_ratio(over, under, limit):
-    if over == under:
-        return 0.0
-    return math.log(min(max(over / under if under else INF, 1 / limit), limit)) if under != INF else -math.log(limit)
-
-
-def reference(decisions, table=TABLES["wide"]):
-    histories = {name: History() for name in (*STATISTICS, "ratio", "move", "norm", "train", "eval")}
-    first, last = {}, {}
-    rows = []
-    for k, m in enumerate(decisions):
-        nothing = bool(m.statistics.isnan().all())
-        cdfs = {name: histories[name].push(None if nothing else float(x)) for name, x in zip(STATISTICS, m.statistics, strict=True)}
-        train, evaluation = float(m.train_loss), float(m.eval_loss) if m.has_eval else None
-        logs = {}
-        for name, loss in (("train", train), ("eval", evaluation)):
-            if loss is None or not math.isfinite(loss):
-                logs[name] = loss and NAN
-                continue
-            if loss > 0:
-                first.setdefault(name, loss)
-            logs[name] = log_ratio(loss, first[name], LOSS_LIMIT) if loss > 0 else -math.log(LOSS_LIMIT)
-        ratio, no_ratio = None, False
-        if evaluation is not None:
-            no_ratio = not (math.isfinite(train) and math.isfinite(evaluation))
-            ratio = NAN if no_ratio else log_ratio(max(evaluation, 0.0), max(train, 0.0), LOSS_LIMIT)
-        moves = {}
-        for name, norm in (("move", float(m.update_norm)), ("norm", float(m.param_norm))):
-            if name == "move" and k == 0:
-                moves[name] = None
-                continue
-            moves[name] = INF
-            if math.isfinite(norm):
-                moves[name] = log_ratio(norm, last[name], MOVE_LIMIT) if name in last else None
-                last[name] = norm
-        cdfs |= {name: histories[name].push(x) for name, x in {"ratio": ratio, **moves, **logs}.items()}
-        now = train if evaluation is None else evaluation
-        restart = []
-        for loss, filled in zip(m.register_loss.tolist(), m.register_filled.tolist(), strict=True):
-            stored, present = (max(x, 0.0) if math.isfinite(x) else INF for x in (loss, now))
-            restart.append(math.tanh(log_ratio(stored, present, LOSS_LIMIT)) if filled and m.head_mask[0] else 0.0)
-        kept = [
-            float(m.progress) - float(p) if filled and m.head_mask[0] else 1.0
-            for p, filled in zip(m.register_progress, m.register_filled, strict=True)
-        ]
-        changes = []
-        for knob, (now_at, began_at, acts) in enumerate(zip(m.values.tolist(), m.start.tolist(), m.head_mask[1:].tolist(), strict=True)):
-            odds = [x / (1 - x) if KNOBS[knob] == "clip_ratio" else x for x in (now_at, began_at)]
-            changes.append(math.log(odds[0] / odds[1]) if acts else 0.0)
-        previous = []
-        keeps = {"clip_ratio": 0.0}
-        widths = TABLES["published"].nvec
-        for head, (choice, acts) in enumerate(zip(m.action.tolist(), m.head_mask.tolist(), strict=True)):
-            part, choices = [0.0] * table.nvec[head], () if head == 0 else table.factors[head - 1]
-            if choice >= 0 and acts:
-                part[choice] = 1.0
-            if len(part) > widths[head]:
-                del part[choices.index(keeps.get(KNOBS[head - 1], 1.0))]
-            previous += part
-        rows.append(
-            [0.0 if math.isnan(x) else x for x in m.statistics.tolist()]
-            + [x for name in STATISTICS for x in cdfs[name]]
-            + [float(m.progress), *previous]
-            + [float(no_ratio), 0.0 if ratio is None or no_ratio else math.tanh(ratio), *cdfs["ratio"]]
-            + [math.tanh(moves["move"] or 0.0), *cdfs["move"], math.tanh(moves["norm"] or 0.0), *cdfs["norm"]]
-            + [float(math.isnan(train)), float(math.isinf(train)), *cdfs["train"]]
-            + [float(evaluation is not None and bad(evaluation)) for bad in (math.isnan, math.isinf)]
-            + [*cdfs["eval"], *restart, *kept, *changes]
-        )
-    return torch.tensor(rows).clamp(-INPUT_LIMIT, INPUT_LIMIT)
-
-
-MASKS = {
-    "all": head_mask(),
-    "adamw": head_mask(("lr", "weight_decay", "epsilon", "one_minus_beta2", "one_minus_beta1")),
-    "lr": head_mask(("lr",), registers=False),
 }
 
 
@@ -284,81 +93,10 @@ def test_columns_of_a_history_are_those_of_cdf():
         assert torch.equal(cdf_columns(row, "log_eval_loss"), features[14].float())
 
 
-def scaled(decision, factor):
-    return decision._replace(**{name: getattr(decision, name) * factor for name in ("train_loss", "eval_loss", "register_loss")})
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_power_of_two_on_all_losses_changes_no_bit(seed):
-    decisions = episode(10, seed, bad=0.2 * seed)
-    expected = play(decisions)
-    for shift in range(-20, 21):
-        assert torch.equal(play([scaled(decision, 2.0**shift) for decision in decisions]), expected), shift
-
-
-@pytest.mark.parametrize("factor", [0.1, 10.0, 1e6])
-def test_any_other_scale_changes_rounding_only(factor):
-    decisions = episode(20, 1)
-    assert_close(play([scaled(decision, factor) for decision in decisions]), play(decisions), rtol=0, atol=1e-5)
-
-
 def test_float32_is_widened_before_anything_is_computed():
     decisions = episode(10, bad=0.1)
     wide = [Measured(*(x.double() if x.is_floating_point() else x for x in decision)) for decision in decisions]
     assert torch.equal(play(decisions), play(wide))
-
-
-def test_a_history_that_only_rounding_moves_is_constant():
-    """Losses, norms and moves that shrink by one factor: all ratios are constant but for float32."""
-    decisions = [
-        measured(
-            statistics=torch.full((13,), 7.0) * (1 + 1e-7 * (-1) ** k),
-            train_loss=torch.tensor(3.3 * 0.9**k),
-            eval_loss=torch.tensor(3.7 * 0.9**k),
-            update_norm=torch.tensor(0.9**k / 7),
-            param_norm=torch.tensor(0.9**k / 3),
-        )
-        for k in range(50)
-    ]
-    rows = play(decisions)
-    for of in (*STATISTICS, "loss_ratio", "outer_update_ratio", "outer_norm_ratio"):
-        assert (cdf_columns(rows, of) - 0.5).abs().max() < 0.1, of
-    assert (cdf_columns(rows, "log_train_loss")[5:] < 0.2).all()
-
-
-def smooth(decisions):
-    result = []
-    for k in range(1, decisions + 1):
-        p = torch.tensor(k / decisions, dtype=torch.float64)
-        before = p - 1 / decisions
-        far, was = (10 * t / (1 + t) for t in (p, before))
-        losses = (-4 * p).exp() + 0.1, (-3.5 * p).exp() + 0.15
-        statistics = torch.sin(1.5 * p + torch.arange(13))
-        result.append(
-            measured(
-                statistics=statistics,
-                train_loss=losses[0],
-                eval_loss=losses[1],
-                update_norm=far - was,
-                param_norm=(25 + far**2).sqrt(),
-                progress=p,
-            )
-        )
-    return play(result)
-
-
-def test_the_number_of_decisions_hardly_matters():
-    """At equal progress. The sums that replace integrals are off by O(1 / decisions)."""
-    rows = {decisions: smooth(decisions)[:, CDFS] for decisions in (32, 64, 128, 256)}
-
-    def difference(few, many):
-        every = many // few
-        return float((rows[few] - rows[many][every - 1 :: every])[few // 2 :].abs().max())
-
-    assert difference(64, 128) < 0.02
-    assert difference(64, 256) < 0.02
-    assert 1.5 < difference(32, 64) / difference(64, 128) < 3
-    assert (rows[64][-1] - 0.5).abs().mean() > 0.3  # they tell something
 
 
 def test_vmap_equals_a_loop():
@@ -412,75 +150,6 @@ def test_a_state_of_another_kind_is_refused(change, message):
     change(flat)
     with pytest.raises(IncompatibleCheckpointError, match=message):
         ObservationState.from_flat(flat)
-
-
-def closed_loop(scale, decisions=12, steps=5):
-    """AdamW on a small network whose loss and epsilon are scaled, its knobs turned by a fixed random policy; rows, weights and knobs."""
-    generator = torch.Generator().manual_seed(3)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator)
-
-    params = [normal(6, 16) / 3, torch.zeros(16), normal(16, 1) / 4]
-    inputs, held_out, policy = normal(40, 6), normal(20, 6), normal(sum(TABLES["wide"].nvec), INPUTS)
-    moments, squares = ([torch.zeros_like(x) for x in params] for _ in range(2))
-    mask = head_mask(KNOBS[:5], registers=False)
-    start = values = start_values(lr=1e-2)
-    state, action, last, rows = observation_start(), torch.full((9,), -1), [x.clone() for x in params], []
-
-    def loss_of(weights, x):
-        out = torch.nn.functional.gelu(x @ weights[0] + weights[1]) @ weights[2]
-        return scale * (out[:, 0] - x[:, 0].sin() * x[:, 1]).square().mean()
-
-    def norm(tensors):
-        return torch.cat([x.flatten() for x in tensors]).norm()
-
-    for k in range(decisions):
-        mean, total = start_mean(), torch.zeros(())
-        lr, decay, eps, rest2, rest1 = values[:5].float().unbind()
-        for t in range(k * steps, (k + 1) * steps):
-            weights = [x.detach().requires_grad_() for x in params]
-            loss = loss_of(weights, inputs[torch.arange(t, t + 16) % 40])
-            grads = torch.autograd.grad(loss, weights)
-            moments = [m + rest1 * (g - m) for m, g in zip(moments, grads, strict=True)]
-            squares = [v + rest2 * (g * g - v) for v, g in zip(squares, grads, strict=True)]
-            roots = [v.sqrt() for v in squares]
-            updates = [m / (r + eps * scale) + decay * x for m, r, x in zip(moments, roots, params, strict=True)]
-            mean = add_step(mean, mean_statistics(grads, moments, roots, eps * scale, updates, params, lr))
-            params, total = [x - lr * u for x, u in zip(params, updates, strict=True)], total + loss.detach()
-        decision = measured(
-            statistics=mean.mean,
-            train_loss=total / steps,
-            eval_loss=loss_of(params, held_out),
-            update_norm=norm([x - y for x, y in zip(params, last, strict=True)]),
-            param_norm=norm(params),
-            progress=(k + 1) / decisions,
-            values=values,
-            start=start,
-            action=action,
-            head_mask=mask,
-        )
-        state, row = observe(state, decision)
-        action = torch.stack([scores.argmax() for scores in (policy @ row).split(TABLES["wide"].nvec)])
-        values, last = turned(TABLES["wide"], values, action, mask[1:]), params
-        rows.append(row)
-    return torch.stack(rows), torch.cat([x.flatten() for x in params]), values
-
-
-def test_a_whole_run_under_a_policy_is_the_same_at_any_power_of_two():
-    expected = closed_loop(1.0)
-    assert not torch.equal(expected[2], start_values(lr=1e-2))  # the policy did something
-    for shift in (-20, -7, -1, 5, 20):
-        for found, same in zip(closed_loop(2.0**shift), expected, strict=True):
-            assert torch.equal(found, same), shift
-
-
-@pytest.mark.parametrize("factor", [0.1, 10.0])
-def test_a_whole_run_is_nearly_the_same_at_other_scales(factor):
-    (rows, weights, values), expected = closed_loop(factor), closed_loop(1.0)
-    assert_close(rows, expected[0], rtol=0, atol=5e-4)
-    assert_close(weights, expected[1], rtol=0, atol=5e-3)  # rates of 0.1 let rounding grow
-    assert torch.equal(values, expected[2])  # the same choices
 
 
 # Edge cases, each as the module promises it.
@@ -699,13 +368,3 @@ def test_whatever_is_measured_the_inputs_are_finite_and_in_their_boxes(decisions
     shown = range(INPUTS)[LAYOUT["action_vector"]]
     flags = rows[:, [i for i, name in enumerate(NAMES) if name.endswith(("_is_nan", "_is_inf")) or i in shown]]
     assert ((flags == 0) | (flags == 1)).all()
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.lists(st.tuples(st.floats(2**-10, 2**10, width=32), st.floats(2**-10, 2**10, width=32)), min_size=1, max_size=8),
-    st.integers(-20, 20),
-)
-def test_scale_is_invisible_for_any_losses(losses, shift):
-    decisions = [measured(train_loss=train, eval_loss=evaluation) for train, evaluation in losses]
-    assert torch.equal(play(decisions), play([scaled(decision, 2.0**shift) for decision in decisions]))
