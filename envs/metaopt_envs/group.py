@@ -6,6 +6,7 @@ has something to look at. Everything is a pure function of (bucket, settings, se
 Legend: E runs, H = 9 heads, K = 8 knobs, R = 3 registers, I = 161 policy inputs, V critic inputs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,14 +72,24 @@ class Group:
         runs: E.
         given: knob values that every run starts from instead of perturbed ones [K] (evaluation), or None.
         missing: whether to leave things out at random as the settings say.
+        run_seeds: seeds of the inner runs [E], to pair them with other runs; None for seeds that belong to `seed`.
     """
 
-    def __init__(self, bucket: Bucket, settings: Settings, seed: int, runs: int, given: Tensor | None = None, missing: bool = True) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        settings: Settings,
+        seed: int,
+        runs: int,
+        given: Tensor | None = None,
+        missing: bool = True,
+        run_seeds: Sequence[int] | None = None,
+    ) -> None:
         self.bucket, self.settings, self.runs = bucket, settings, runs
         self.table = find_table(settings.table)
         self.scorer = Scorer.of(bucket.specs(), runs, settings.against)
         built = [tasks.build(spec) for spec in self.scorer.specs]
-        self.seeds = [seeds.stable_hash("policy run", seed, i) for i in range(runs)]
+        self.seeds = [seeds.stable_hash("policy run", seed, i) for i in range(runs)] if run_seeds is None else list(run_seeds)
         self.inner = InnerRuns([built[row] for row in self.scorer.rows], self.seeds, bucket.inner)
         draws = seeds.uniform(seeds.key("episode", seed), (runs, 3 * len(KNOBS) + 2), torch.float64)
         noise, missing_knob, rest = draws[:, :8], draws[:, 8:16], draws[:, 24:]
