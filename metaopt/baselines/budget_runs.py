@@ -9,6 +9,7 @@ Legend: E budgets, S schedules, R rates, K seeds, N = S R K runs, seeds fastest.
 import hashlib
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from metaopt.baselines.grid_schedules import GRID_SCHEDULES, ScheduleByNumber
 from metaopt.baselines.optimizer_code import optimizer_code
 from metaopt.baselines.runs import Curves
 from metaopt.baselines.store import Store
-from metaopt.cluster import Pool, Reason, WorkItem
+from metaopt.cluster import Pool, Reason, WorkItem, WorkResult
 from metaopt.errors import ConfigError, WorkerLostError
 from metaopt.inner.step import BATCHES_AHEAD, fresh_carries, training_batches, training_step
 from metaopt.learners import GradientLearner
@@ -38,6 +39,8 @@ from metaopt.tasks.number_shifts import is_shifted
 from metaopt.tasks.task import Batch, Numbers, Params, Task, stack_tasks
 
 __all__ = ["RATES", "BudgetRuns", "BudgetSetup", "budget_losses", "compute"]
+
+_log = logging.getLogger(__name__)
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _RULE = "adamw"
@@ -157,17 +160,29 @@ def _computed(missing: Sequence[BudgetRuns], pool: Pool | None, store: Store) ->
         try:
             for runs in missing:
                 curves = compute(runs)
-                store.put(runs, curves)
+                _keep(store, runs, curves)
                 yield runs, curves
         finally:
             torch.set_num_threads(threads)
         return
-    items = [WorkItem(0, i, 0, runs) for i, runs in enumerate(missing)]
-    results = pool.run(items, _again, lambda result: None if result.error else store.put(result.item.payload, result.value), anywhere=True)
+
+    def arrived(result: WorkResult) -> None:
+        if result.error is None:
+            _keep(store, result.item.payload, result.value)
+
+    results = pool.run([WorkItem(0, i, 0, runs) for i, runs in enumerate(missing)], _again, arrived, anywhere=True)
     for runs, result in zip(missing, results, strict=True):
         if result.error is not None:
-            raise WorkerLostError(f"baseline adamw failed on task {runs.spec.hash}: {result.error.strip().splitlines()[-1]}")
+            raise WorkerLostError(f"baseline {_RULE} failed on task {runs.spec.hash}: {result.error.strip().splitlines()[-1]}")
         yield runs, result.value
+
+
+def _keep(store: Store, runs: BudgetRuns, curves: Curves) -> None:
+    """Keep curves; a full or forbidden folder costs their next computation, nothing else."""
+    try:
+        store.put(runs, curves)
+    except OSError as error:
+        _log.warning("curves cannot be kept in %s and will be computed again next time: %s", store.folders[-1], error)
 
 
 def _again(item: WorkItem, reason: Reason) -> WorkItem:

@@ -1,6 +1,7 @@
 """Runs at budgets: equal to the usual runner's, stored under all that determines them, and the same over a pool."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,20 @@ def test_a_set_that_fails_three_times_is_an_error(store, monkeypatch):
     monkeypatch.setattr(budget_runs, "compute", broken)
     with LocalPool(BudgetSetup()) as pool, pytest.raises(WorkerLostError, match="no memory"):
         budget_losses([some()], store, pool)
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_a_warning(tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    (losses,) = budget_losses([some()], Store((blocked,)))
+    assert losses.shape == (3, 2, 2, 3)
+    assert "cannot be kept" in caplog.text
+
+
+def test_runs_travel():
+    copy = pickle.loads(pickle.dumps(some()))
+    assert copy == some()
+    assert copy.to_json() == some().to_json()
 
 
 def test_threads_are_given_back(store):

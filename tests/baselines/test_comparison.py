@@ -145,7 +145,7 @@ def test_the_default_rate_is_a_curve_of_one_run(store):
     one = spec()
     (found,) = default_budgets([one], store)
     assert found.losses.shape == (len(found.fractions), 1, 5)
-    assert found.fractions[[0, -1]].tolist() == [1 / 32, 2.0]
+    assert found.fractions[[0, -1]].tolist() == [1 / 32, 8.0]
     (grid,) = grids([one], store)
     at_horizon = found.fractions.tolist().index(1.0)
     assert found.losses[at_horizon, 0] == pytest.approx(grid[0, RATES.index(1e-3)], rel=1e-4)
