@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -125,6 +125,8 @@ def test_turning_one_way_ends_at_the_bounds(table):
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=8), st.integers(0, 10**6))
+@example([0.0] * 8, 0)
+@example([1.0] * 8, 0)
 def test_any_value_and_choice_stays_inside_of_the_bounds(given_values, seed):
     low, high = (doubles([getattr(knob, end) for knob in KNOB_SPECS]) for end in ("low", "high"))
     values = turned(WIDE, doubles(given_values), random_actions(WIDE, 4, seed), ALL)
