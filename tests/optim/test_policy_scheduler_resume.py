@@ -61,12 +61,12 @@ def test_resume_is_bitwise(name: str, at: int, tmp_path: Path) -> None:
 
 
 def test_the_state_of_a_run_is_not_changed_by_what_follows() -> None:
-    run = Run(MADE["AdamW"], policy(), registers=True).advance(7)
+    run = Run(MADE["AdamW"], policy()).advance(7)
     state = run.scheduler.state_dict()
     kept = copy.deepcopy(state)
     run.advance(10)
     assert_same(state, kept)
-    other = Run(MADE["AdamW"], policy(), registers=True)
+    other = Run(MADE["AdamW"], policy())
     other.scheduler.load_state_dict(state)
     other.optimizer.param_groups[0]["lr"] = state["log"][-1]["values"]["lr"]
     other.advance(10)
