@@ -20,6 +20,7 @@ __all__ = ["command"]
 _SHOWN_STEPS = 12
 _BAR, _DECADE = 24, math.log(10.0)  # characters of the longest bar, less one; the least that a whole bar stands for
 _SHOWN_COLUMNS = ("step", "loss", "loss_se", "grad_norm", "lr", "diverged", "skipped", "quarantined")  # 80 characters; --json has all
+_POLICY_COLUMNS = ("step", "reward", "reward_se", "entropy", "kl", "explained_variance", "diverged", "stage", "quarantined")
 _VALIDATION_COLUMNS = ("step", "kind", "loss", "loss_se", "change", "change_se", "best_step", "waiting")
 
 
@@ -39,7 +40,7 @@ def command(path_or_name: str, as_json: bool, quiet: bool) -> None:
 
 
 def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
-    from metaopt.config import load_config
+    from metaopt.config import PolicyConfig, load_config
 
     config = load_config(path / "config.yaml")
     written = _read_rows(path / "metrics.jsonl")
@@ -60,7 +61,7 @@ def _show_run(path: Path, as_json: bool, quiet: bool) -> None:
         return
     _print_pairs(summary)
     if rows and not quiet:
-        _print_some(rows, _SHOWN_COLUMNS)
+        _print_some(rows, _POLICY_COLUMNS if isinstance(config, PolicyConfig) else _SHOWN_COLUMNS)
     if validations and not quiet:
         _print_some(validations, _VALIDATION_COLUMNS)
 

@@ -44,19 +44,7 @@ def command(
         return STOPPED
     if run.quarantined:
         click.echo(f"{run.quarantined} work items were quarantined, see {run.path / 'timing.jsonl'}", err=True)
-    if run.ended_early is not None and not quiet:
-        click.echo(f"ended early after outer step {run.ended_early}: validation saw no improvement beyond its standard error", err=True)
-    if run.chosen is not None and not quiet:
-        interval = f"[{run.chosen.low:.4g}, {run.chosen.high:.4g}]"
-        click.echo(
-            f"validation chose the {run.chosen.kind} theta after outer step {run.chosen.step}, loss {run.chosen.loss:.4g} {interval}",
-            err=True,
-        )
-    if run.change is not None and not quiet:
-        change = run.change
-        interval = f"{change.difference:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
-        click.echo(
-            f"meta-loss on held-out particles: {change.before:.4g} at the start, {change.after:.4g} now, change {interval}", err=True
-        )
+    for sentence in () if quiet else run.sentences:
+        click.echo(sentence, err=True)
     click.echo(str(run.artifact))
     return QUARANTINED if run.quarantined else DONE

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_run"]
+__all__ = ["plot_run", "smoothed"]
 
 _SMOOTHING = 0.95
 _SIZE = (7, 4.2)
@@ -18,7 +18,7 @@ _NORMAL_95 = 1.96
 Rows = list[dict[str, Any]]
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def smoothed(values: list[float]) -> list[float]:
     """Return the bias-corrected moving average; a missing value (a skipped step) repeats the last one."""
     out: list[float] = []
     total = weight = 0.0
@@ -70,7 +70,7 @@ def _meta_loss(steps: Rows) -> "Figure":
     at = [row["step"] for row in steps]
     for family in sorted({name for row in steps for name in row["families"]}):
         values = [row["families"].get(family, float("nan")) for row in steps]
-        (line,) = axes.plot(at, _smoothed(values), label=family)
+        (line,) = axes.plot(at, smoothed(values), label=family)
         axes.plot(at, values, ".", markersize=2, alpha=0.3, color=line.get_color())
     _borders(axes, steps)
     axes.set(xlabel="outer step", ylabel="meta-loss (1 = initialisation, 0 = solved)", title="Meta-loss of the window, by task family")

@@ -68,6 +68,20 @@ class Run:
         """One row a validation, of the outer steps done by then."""
         return read_metrics(self.path / "metrics.jsonl", "validation")
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What there is to say to people at the end."""
+        said = []
+        if self.ended_early is not None:
+            said.append(f"ended early after outer step {self.ended_early}: validation saw no improvement beyond its standard error")
+        if (chosen := self.chosen) is not None:
+            interval = f"[{chosen.low:.4g}, {chosen.high:.4g}]"
+            said.append(f"validation chose the {chosen.kind} theta after outer step {chosen.step}, loss {chosen.loss:.4g} {interval}")
+        if (change := self.change) is not None:
+            interval = f"{change.difference:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
+            said.append(f"meta-loss on held-out particles: {change.before:.4g} at the start, {change.after:.4g} now, change {interval}")
+        return tuple(said)
+
 
 def train(
     config: Config,

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from metaopt import api
 from metaopt.cli.main import cli
+from metaopt.outer.trainer import Run
 
 
 class FakeTrain:
@@ -17,10 +18,10 @@ class FakeTrain:
     def __init__(self, **end: Any) -> None:
         paths = {"path": Path("runs/x"), "artifact": Path("runs/x/artifact")}
         nothing = {"quarantined": 0, "stopped": False, "change": None, "chosen": None, "ended_early": None}
-        self.run = SimpleNamespace(**{**paths, **nothing, **end})
+        self.run = Run(**{**paths, **nothing, **end})
         self.arguments: tuple[Any, ...] = ()
 
-    def __call__(self, *arguments: Any) -> SimpleNamespace:
+    def __call__(self, *arguments: Any) -> Run:
         *self.arguments, progress, announce = arguments
         if announce is not None:
             announce("about 2 s and 3 MiB")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metaopt.outer.plots import _borders, _smoothed, plot_run
+from metaopt.outer.plots import _borders, plot_run, smoothed
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -23,10 +23,10 @@ def test_two_images_are_written(tmp_path: Path) -> None:
 
 
 def test_moving_average_is_bias_corrected_and_bridges_gaps() -> None:
-    assert _smoothed([2.0, 2.0, 2.0]) == pytest.approx([2.0] * 3)
-    assert _smoothed([1.0, math.nan, 3.0]) == pytest.approx([1.0, 1.0, (0.95 * 1.0 + 3.0) / 1.95])
-    assert math.isnan(_smoothed([math.nan, 1.0])[0])
-    assert _smoothed([math.inf, 1.0])[1] == pytest.approx(1.0)
+    assert smoothed([2.0, 2.0, 2.0]) == pytest.approx([2.0] * 3)
+    assert smoothed([1.0, math.nan, 3.0]) == pytest.approx([1.0, 1.0, (0.95 * 1.0 + 3.0) / 1.95])
+    assert math.isnan(smoothed([math.nan, 1.0])[0])
+    assert smoothed([math.inf, 1.0])[1] == pytest.approx(1.0)
 
 
 def test_validations_get_a_plot_of_their_own(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ Each episode shows a bit at the first decision alone and asks for it at the last
 for 1, at or below it for 0. Reward 1 for the right answer, -1 for the wrong one, -3 for a failure.
 """
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ class ToyGroup:
     """Remember a bit; episodes fail at random where the world says so."""
 
     def __init__(self, world: "ToyWorld") -> None:
-        self.world = world
+        self.world, self.begun = world, 0
 
     def _seen(self) -> dict[str, np.ndarray]:
         pi = np.zeros((self.runs, INPUTS), np.float32)
@@ -66,6 +68,7 @@ class ToyGroup:
 
     def reset(self, *, seed: int, options: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         self.bucket, self.runs, self.t = options["bucket"], self.world.runs, 0
+        self.begun += 1
         if self.bucket.reject:
             raise TaskError("the toy's baseline is flat")
         u = uniform(key("toy", seed), (self.runs, 3)).numpy()
@@ -81,6 +84,9 @@ class ToyGroup:
     def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         assert actions.shape == (self.runs, len(TABLE.nvec))
         assert (actions[:, 2:] == 0).all(), "masked heads leave no trace"
+        if self.world.kill is not None and self.begun >= self.world.kill_at and not Path(self.world.kill).exists():
+            Path(self.world.kill).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         failed = (self.fails_at <= self.t) & ~self.over
         self.t += 1
         last = self.t == self.bucket.decisions
@@ -94,13 +100,18 @@ class ToyGroup:
 
 @dataclass(frozen=True)
 class ToyWorld:
-    """`failing` and `rejecting` are shares of episodes and of buckets; with `cut` episodes are truncated at their end."""
+    """`failing` and `rejecting` are shares of episodes and of buckets; with `cut` episodes are truncated at their end.
+
+    `kill`: a file; the first process to begin its `kill_at`-th group while there is none makes it, and dies in the middle of the group.
+    """
 
     runs: int = 4
     failing: float = 0.0
     rejecting: float = 0.0
     registers: bool = False
     cut: bool = False
+    kill: str | None = None
+    kill_at: int = 4
     critic_inputs: int = V
     families: tuple[str, ...] = ("quadratic", "digits_mlp")
 
