@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from metaopt import tasks
-from metaopt.baselines.budget_runs import BudgetSetup
+from metaopt.baselines.budget_losses import BudgetSetup
 from metaopt.baselines.reference import AGAINST, degenerate, references
 from metaopt.baselines.store import Store
 from metaopt.cluster import make_pool

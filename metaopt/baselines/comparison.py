@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaopt.baselines.budget_runs import RATES, BudgetRuns, budget_losses
+from metaopt.baselines.budget_losses import budget_losses
+from metaopt.baselines.budget_runs import RATES, BudgetRuns
 from metaopt.baselines.grid_schedules import GRID_SCHEDULES
 from metaopt.baselines.reference import DEFAULT_RATE
 from metaopt.baselines.store import Store

@@ -22,7 +22,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaopt.baselines.budget_runs import RATES, BudgetRuns, budget_losses
+from metaopt.baselines.budget_losses import budget_losses
+from metaopt.baselines.budget_runs import RATES, BudgetRuns
 from metaopt.baselines.power_curve import WORST, PowerCurve, fit_power_curve, reward
 from metaopt.baselines.store import Store
 from metaopt.cluster import Pool
@@ -101,7 +102,7 @@ def references(specs: Sequence[TaskSpec], store: Store | None = None, pool: Pool
     Args:
         specs: tasks, with the horizon that policies will have.
         store: default: the bundled one and the user's cache, `$METAOPT_CACHE/baselines`.
-        pool: of workers built from `budget_runs.BudgetSetup`; None for this process.
+        pool: of workers built from `budget_losses.BudgetSetup`; None for this process.
 
     Raises:
         WorkerLostError: the runs of a task failed three times on the pool.

@@ -1,4 +1,4 @@
-"""Runs at budgets: equal to the usual runner's, stored under all that determines them, and the same over a pool."""
+"""Runs at budgets: equal to the usual runner's, and filed under all that determines them."""
 
 import json
 import pickle
@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from metaopt import inner, learners, tasks
-from metaopt.baselines import budget_runs
-from metaopt.baselines.budget_runs import BudgetRuns, BudgetSetup, budget_losses, compute
+from metaopt.baselines.budget_runs import BudgetRuns, compute
 from metaopt.baselines.store import Store
-from metaopt.cluster import LocalPool
-from metaopt.errors import ConfigError, WorkerLostError
+from metaopt.errors import ConfigError
 
 
 def spec(family="quadratic", template="5x5-none", horizon=24, seed=1):
@@ -73,17 +71,6 @@ def test_schedules_rates_and_seeds_are_where_they_belong():
             assert losses[:, s, r] == pytest.approx(alone.shaped(compute(alone))[:, 0, 0], rel=1e-5)
 
 
-def test_they_are_computed_once(store, monkeypatch):
-    runs = some()
-    calls = []
-    monkeypatch.setattr(budget_runs, "compute", lambda one: calls.append(one) or compute(one))
-    first = budget_losses([runs, runs], store)
-    again = budget_losses([some()], Store(store.folders))
-    assert len(calls) == 1
-    assert (first[0] == first[1]).all()
-    assert (again[0] == first[0]).all(), "fresh and stored losses are equal, both float32"
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -108,43 +95,10 @@ def test_the_key_names_the_half_the_optimizer_and_the_code():
     assert len(key["code"]) == 3
 
 
-def test_a_pool_gives_the_same(store, tmp_path):
-    wanted = [some(), some(spec=spec(seed=5))]
-    here = budget_losses(wanted, store)
-    elsewhere = Store((tmp_path / "other",))
-    with LocalPool(BudgetSetup()) as pool:
-        there = budget_losses(wanted, elsewhere, pool)
-    assert all((one == two).all() for one, two in zip(here, there, strict=True))
-    assert all(elsewhere.get(runs) is not None for runs in wanted)
-
-
-def test_a_set_that_fails_three_times_is_an_error(store, monkeypatch):
-    def broken(runs):
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(budget_runs, "compute", broken)
-    with LocalPool(BudgetSetup()) as pool, pytest.raises(WorkerLostError, match="no memory"):
-        budget_losses([some()], store, pool)
-
-
-def test_a_folder_that_cannot_be_written_costs_nothing_but_a_warning(tmp_path, caplog):
-    blocked = tmp_path / "file"
-    blocked.write_text("no folder")
-    (losses,) = budget_losses([some()], Store((blocked,)))
-    assert losses.shape == (3, 2, 2, 3)
-    assert "cannot be kept" in caplog.text
-
-
 def test_runs_travel():
-    copy = pickle.loads(pickle.dumps(some()))
+    copy = pickle.loads(pickle.dumps(some()))  # noqa: S301
     assert copy == some()
     assert copy.to_json() == some().to_json()
-
-
-def test_threads_are_given_back(store):
-    before = torch.get_num_threads()
-    budget_losses([some(budgets=(1,))], store)
-    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("budgets", [(), (3, 2), (2, 2), (-1, 4)])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from metaopt import tasks
-from metaopt.baselines.budget_runs import RATES, budget_losses
+from metaopt.baselines.budget_losses import budget_losses
+from metaopt.baselines.budget_runs import RATES
 from metaopt.baselines.power_curve import NON_FINITE, NON_MONOTONE
 from metaopt.baselines.reference import (
     AGAINST,
