@@ -5,8 +5,10 @@ import functools
 import gymnasium
 import numpy as np
 import pytest
-from stable_baselines3 import PPO
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -127,6 +129,25 @@ def test_ppo_learns_from_it_by_id_and_knows_its_episodes():
     venv.close()
     with pytest.raises(RuntimeError, match="closed"):
         venv.step(np.zeros(2, dtype=np.int64))
+
+
+def test_a_replay_buffer_keeps_where_a_failed_step_was_taken():
+    """Off-policy algorithms bootstrap too: next observation = observation, and the end does not count as one."""
+    venv = RayVecEnv(functools.partial(Toy, spaces.Discrete(3)), 1, workers=1)
+    venv.set_attr("faults", {episode_seed(5, 0, 0): (2, "raise")})
+    model = DQN("MultiInputPolicy", venv, learning_starts=4, buffer_size=16, batch_size=4, train_freq=1, device="cpu", seed=5)
+    model.learn(6)
+    buffer = model.replay_buffer
+    assert_same(buffer.next_observations["pi"][1], buffer.observations["pi"][1])
+    assert (buffer.rewards[1, 0], buffer.dones[1, 0], buffer.timeouts[1, 0]) == (0, 1, 1)
+    assert not np.array_equal(buffer.next_observations["pi"][0], buffer.observations["pi"][0])
+
+
+def test_sb3_evaluates_policies_on_it(venv):
+    model = PPO("MultiInputPolicy", venv, n_steps=8, batch_size=32, device="cpu", seed=5)
+    rewards, lengths = evaluate_policy(model, venv, n_eval_episodes=8, return_episode_rewards=True)
+    assert len(rewards) == 8
+    assert all(3 <= length <= 7 for length in lengths)
 
 
 def test_a_failed_step_is_done_truncated_and_leads_back_to_where_it_was_taken(venv):
