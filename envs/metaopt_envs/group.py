@@ -91,20 +91,20 @@ class Group:
         built = [tasks.build(spec) for spec in self.scorer.specs]
         self.seeds = [seeds.stable_hash("policy run", seed, i) for i in range(runs)] if run_seeds is None else list(run_seeds)
         self.inner = InnerRuns([built[row] for row in self.scorer.rows], self.seeds, bucket.inner)
-        draws = seeds.uniform(seeds.key("episode", seed), (runs, 3 * len(KNOBS) + 2), torch.float64)
-        noise, missing_knob, rest = draws[:, :8], draws[:, 8:16], draws[:, 24:]
+        draws = seeds.uniform(seeds.key("episode", seed), (runs, 2 * len(KNOBS) + 3), torch.float64)
+        noise, missing_knob, rest = draws[:, : len(KNOBS)], draws[:, len(KNOBS) : 2 * len(KNOBS)], draws[:, 2 * len(KNOBS) :]
         has = torch.tensor([name in settings.knobs and (bucket.inner != "adamw" or name in ADAMW_KNOBS) for name in KNOBS])
         off = float(missing)
         self.knob_mask = has & (missing_knob >= off * settings.knob_missing)
         has_registers = (rest[:, 0] >= off * settings.registers_missing) & settings.registers
         self.has_eval = rest[:, 1] >= off * settings.eval_missing
         self.head_mask = torch.cat([has_registers.unsqueeze(1), self.knob_mask], 1)
-        perturbs = settings.perturb and given is None
-        self.noise = noise if perturbs else torch.full_like(noise, 0.5)
+        away = (rest[:, 2] < settings.perturbed).unsqueeze(1) & (given is None)
+        self.noise = torch.where(away, noise, 0.5)
         start = (inner_start(bucket.inner) if given is None else given).expand(runs, -1)
         # Users have their own beta2, whether or not the policy turns it.
-        moves = (has | (torch.arange(len(KNOBS)) == KNOBS.index("one_minus_beta2"))) & perturbs
-        self.start = self.values = self._capped(perturbed(start, noise, moves.expand(runs, -1)))
+        moves = has | (torch.arange(len(KNOBS)) == KNOBS.index("one_minus_beta2"))
+        self.start = self.values = self._capped(perturbed(start, noise, moves & away))
         self.decisions = decision_steps(bucket.horizon, bucket.decisions)
         self.at = 0
         self.failed = torch.zeros(runs, dtype=torch.bool)

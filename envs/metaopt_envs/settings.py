@@ -59,10 +59,9 @@ class Settings:
         registers: whether it may save and load.
         knob_missing, eval_missing, registers_missing: probability that an episode goes without a knob, the evaluation loss, or the
             registers: what a user's loop may lack.
-        perturb: whether episodes begin away from the knobs' starts.
+        perturbed: share of episodes that begin away from the knobs' starts.
         highest_lr: learning rates stay at or below it.
         against: what the score compares with: AdamW at 1e-3, or the best of five constant rates.
-        reward: the score itself, or the logarithm of the ratio of losses, which needs no fit.
         rescue: a run whose loss is not finite gets one more decision if a register is filled.
     """
 
@@ -72,14 +71,16 @@ class Settings:
     knob_missing: float = 0.1
     eval_missing: float = 0.3
     registers_missing: float = 0.5
-    perturb: bool = True
+    perturbed: float = 1.0
     highest_lr: float = 0.1
     against: Literal["default", "best_constant"] = "default"
-    reward: Literal["power_curve", "log_ratio"] = "power_curve"
     rescue: bool = True
 
     def __post_init__(self) -> None:
         find_table(self.table)
+        for field in ("knob_missing", "eval_missing", "registers_missing", "perturbed"):
+            if not 0.0 <= getattr(self, field) <= 1.0:
+                raise ConfigError(f"{field} must be in [0, 1], got {getattr(self, field)}")
         for name in self.knobs:
             if name not in KNOBS:
                 raise ConfigError(f"knob {name!r} is unknown{nearest(name, KNOBS)}")

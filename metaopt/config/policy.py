@@ -34,7 +34,6 @@ __all__ = [
     "PolicyOuterConfig",
     "PolicyStageConfig",
     "PolicyTaskConfig",
-    "RewardConfig",
     "is_policy",
 ]
 
@@ -105,16 +104,6 @@ class MissingConfig(Section):
     knobs: Fraction = 0.1
 
 
-class RewardConfig(Section):
-    """What the last loss is compared with, AdamW at its default rate or at the best constant one, and in what unit.
-
-    `power_curve` is the logarithm of the budget at which the reference gets there, `log_ratio` that of the ratio of losses.
-    """
-
-    against: Literal["default", "best_constant"] = "default"
-    kind: Literal["power_curve", "log_ratio"] = "power_curve"
-
-
 class PolicyStageConfig(Section):
     """A stage of the curriculum: the families that it admits (null: all), and the most decisions an episode (null: those of the run).
 
@@ -152,9 +141,10 @@ class PolicyOuterConfig(Section):
     never wait: groups are taken as they arrive until there are `decisions_per_step` decisions (null: `groups_per_step` groups); those of
     policies more than `max_staleness` outer steps old are dropped.
 
-    `decisions` is the closed range of decisions an episode, log-uniform. Runs begin at knobs away from their starts unless
-    `start_perturbation` is off, with learning rates up to `highest_lr`; with `rescue`, one whose loss is not finite gets one more decision
-    to load a register. After `max_skipped` outer steps in a row without a usable update the run stops. `average_decay` is that of the
+    `decisions` is the closed range of decisions an episode, log-uniform. A share `start_perturbation` of the runs begins at knobs away from
+    their starts; learning rates stay at or below `highest_lr`. With `rescue`, a run whose loss is not finite gets one more decision to load
+    a register. The reward is the logarithm of the budget that AdamW needs for the last loss, over the run's own: `against` AdamW at its
+    default rate, or at the best of five constant ones. After `max_skipped` outer steps in a row without a usable update the run stops. `average_decay` is that of the
     running mean of policies that is exported. The rate of the update falls in a line to `final_lr_frac` of `ppo.lr`.
     """
 
@@ -172,10 +162,10 @@ class PolicyOuterConfig(Section):
     average_decay: Fraction = 0.99
     final_lr_frac: Fraction = 1.0
     missing: MissingConfig = MissingConfig()
-    start_perturbation: bool = True
+    start_perturbation: Fraction = 1.0
     highest_lr: Positive = 0.1
     rescue: bool = True
-    reward: RewardConfig = RewardConfig()
+    against: Literal["default", "best_constant"] = "default"
     curriculum: tuple[PolicyStageConfig, ...] = ()
     ppo: PPOConfig = PPOConfig()
 

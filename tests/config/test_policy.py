@@ -121,7 +121,7 @@ def test_names_are_those_of_the_learner() -> None:
         ),
         ("outer.missing={evaluation: 0.5}", "unknown key outer.missing.evaluation"),
         ("outer.missing.knobs=1.5", "outer.missing.knobs must be <= 1, got 1.5"),
-        ("outer.reward.against=best", "outer.reward.against must be one of default, best_constant, got 'best'"),
+        ("outer.against=best", "outer.against must be one of default, best_constant, got 'best'"),
         ("outer.ppo.gamma=1.1", "outer.ppo.gamma must be <= 1, got 1.1"),
         ("outer.ppo.epochs=true", "outer.ppo.epochs must be a whole number, got true"),
         ("epochs=3", "unknown key epochs; did you mean outer.ppo.epochs?"),

@@ -106,8 +106,10 @@ def test_starts_are_perturbed_inside_the_published_ranges_or_given():
     assert ratio.max() <= 100
     assert ratio.log().std() > 1.5
     assert torch.equal(Group(BUCKET, FULL, 3, RUNS, given=inner_start("adamw")).start, inner_start("adamw").expand(RUNS, -1))
-    still = Group(BUCKET, dataclasses.replace(FULL, perturb=False), 3, RUNS)
+    still = Group(BUCKET, dataclasses.replace(FULL, perturbed=0.0), 3, RUNS)
     assert torch.allclose(still.start, inner_start("adamw").expand(RUNS, -1))
+    half = Group(BUCKET, dataclasses.replace(FULL, perturbed=0.5), 3, 400)
+    assert (half.start[:, 0] == 1e-3).double().mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_rate_stays_below_its_cap():
@@ -255,7 +257,14 @@ def test_bad_bucket_is_named(fields, message):
         dataclasses.replace(BUCKET, **fields)
 
 
-@pytest.mark.parametrize(("fields", "message"), [({"table": "wild"}, "wild.*wide"), ({"knobs": ("lrr",)}, "knob 'lrr' is unknown.*lr")])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"table": "wild"}, "wild.*wide"),
+        ({"knobs": ("lrr",)}, "knob 'lrr' is unknown.*lr"),
+        ({"eval_missing": 1.5}, r"eval_missing must be in \[0, 1\], got 1.5"),
+    ],
+)
 def test_bad_settings_are_named(fields, message):
     with pytest.raises(ConfigError, match=message):
         Settings(**fields)

@@ -100,10 +100,9 @@ class ControlWorld:
             knob_missing=outer.missing.knobs,
             eval_missing=outer.missing.eval_loss,
             registers_missing=outer.missing.registers,
-            perturb=outer.start_perturbation,
+            perturbed=outer.start_perturbation,
             highest_lr=outer.highest_lr,
-            against=outer.reward.against,
-            reward=outer.reward.kind,
+            against=outer.against,
             rescue=outer.rescue,
         )
         group: Group = _environments().GroupEnv(outer.group_runs, settings)
