@@ -4,9 +4,9 @@ Each task has one set of runs: five constant rates, three seeds, evaluated at in
 that a reward distinguishes and the horizon. Seeds are averaged before a power law is fitted: a reward compares with what the baseline
 does on average, and a curve of one run is noisier than what it is compared with.
 
-The budgets begin at e^-3 of the horizon, where rewards are clipped. Earlier ones would only bend the fit: of forty short runs on quadratics,
-digits, tables and text, 34 give a sound one at the default rate and 30 at the best of five from there, 31 and 29 from 1/32 on, 29 and 24
-from 1/64. What is refused is nearly always a small table, on which the baseline overfits or is done early.
+The budgets begin at e^-3 of the horizon, where rewards are clipped. Earlier ones would only bend the fit: of forty short tasks
+(quadratics, digits, tables, text) 34 give a sound one at the default rate and 30 at the best of five from there, 31 and 29 from 1/32 on,
+29 and 24 from 1/64. What is refused is nearly always a small table, on which the baseline overfits or is done early.
 
 Losses are those of `metaopt.tasks.halves.half_loss`: on the half of the held-out examples that scores, normalised, without the task's cap.
 A curve on all examples would shift scores of the half by 0.1 to 0.6 on small data sets, either way and differently for every task.
