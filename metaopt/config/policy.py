@@ -144,8 +144,10 @@ class PolicyOuterConfig(Section):
     `decisions` is the closed range of decisions an episode, log-uniform. A share `start_perturbation` of the runs begins at knobs away from
     their starts; learning rates stay at or below `highest_lr`. With `rescue`, a run whose loss is not finite gets one more decision to load
     a register. The reward is the logarithm of the budget that AdamW needs for the last loss, over the run's own: `against` AdamW at its
-    default rate, or at the best of five constant ones. After `max_skipped` outer steps in a row without a usable update the run stops. `average_decay` is that of the
-    running mean of policies that is exported. The rate of the update falls in a line to `final_lr_frac` of `ppo.lr`.
+    default rate, or at the best of five constant ones.
+
+    After `max_skipped` outer steps in a row without a usable update the run stops. `average_decay` is that of the running mean of policies
+    that is exported. The rate of the update falls in a line to `final_lr_frac` of `ppo.lr`.
     """
 
     kind: Literal["ppo"] = "ppo"
