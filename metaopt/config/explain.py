@@ -34,16 +34,16 @@ _NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the
 def explain(errors: list[ErrorDetails], tree: Any, model: type[BaseModel]) -> tuple[Path, str]:
     """Return where the first problem is and the message about it, without its place.
 
-    Unknown keys come first: a misspelt required key is also a missing one, and the spelling is what has to be mended.
+    A learner of an unknown kind comes first, for the kind decides which keys there are. Then unknown keys: a misspelt required key is also
+    a missing one, and the spelling is what has to be mended.
 
     Args:
         errors: `ValidationError.errors()` of `model`, at least one.
         tree: the plain values that were validated.
         model: the root config.
     """
-    error = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    kind, context = error["type"], error.get("ctx", {})
-    path = (*error["loc"], *context.get("at", ()))
+    error = min(errors, key=lambda e: (_path(e) != ("learner", "kind"), e["type"] != "extra_forbidden"))
+    kind, context, path = error["type"], error.get("ctx", {}), _path(error)
     value = _lookup(tree, path)
     name, got = show_path(path) or "the config", f"got {show_value(value)}"
 
@@ -65,6 +65,10 @@ def explain(errors: list[ErrorDetails], tree: Any, model: type[BaseModel]) -> tu
     if kind in ("too_long", "too_short"):
         return path, f"{name} must have {_length(context)}, {got}"
     return path, f"{name} must be {_KINDS[kind]}, {got}" if kind in _KINDS else f"{name}: {error['msg']}, {got}"
+
+
+def _path(error: ErrorDetails) -> Path:
+    return (*error["loc"], *error.get("ctx", {}).get("at", ()))
 
 
 def _bound(value: float) -> str:

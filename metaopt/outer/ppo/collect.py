@@ -29,7 +29,7 @@ class Played:
         family: of the tasks.
         failed: episodes whose inner run left the finite range.
         inner_steps: planned inner steps of all runs together.
-        rejected: buckets that were drawn before this one and could not be scored.
+        rejected: buckets that were drawn before this one and could not be scored, and tasks of this one.
     """
 
     episodes: Episodes
@@ -72,7 +72,7 @@ def play(group: Group, network: PolicyNetwork, critic: Critic, bucket: Bucket, s
     """
     seen, info = group.reset(seed=seed, options={"bucket": bucket})
     mask = torch.as_tensor(np.asarray(info["head_mask"]), dtype=torch.bool)
-    count, heads = mask.shape
+    (count, heads), rejected = mask.shape, int(info.get("rejected", 0))
     state = network.initial_state((count,))
     actions_key = key("actions", seed)
     rows: list[tuple[Tensor, ...]] = []
@@ -104,7 +104,7 @@ def play(group: Group, network: PolicyNetwork, critic: Critic, bucket: Bucket, s
         bootstrap=bootstrap,
         version=version,
     )
-    return Played(episodes, bucket.family, int(failed.sum()), bucket.horizon * count)
+    return Played(episodes, bucket.family, int(failed.sum()), bucket.horizon * count, rejected)
 
 
 def _inputs(seen: Observation) -> tuple[Tensor, Tensor]:

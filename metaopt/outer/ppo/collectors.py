@@ -34,7 +34,7 @@ class Collected:
     Attributes:
         played: usable ones.
         groups: (number, version of its policy) of each.
-        rejected: buckets that could not be scored.
+        rejected: buckets and tasks that could not be scored.
         spoiled: groups with numbers that are not finite; they are left out.
         stale: groups whose policy was too old; they are left out.
         worker_s: time of workers.

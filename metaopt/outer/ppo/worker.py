@@ -97,5 +97,5 @@ class CollectWorker:
             except TaskError as error:
                 reason = error
                 continue
-            return replace(played, rejected=redraw)
+            return replace(played, rejected=played.rejected + redraw)
         return Rejected(_REDRAWS, str(reason))

@@ -41,7 +41,11 @@ class Group(Protocol):
     """
 
     def reset(self, *, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
-        """Begin the episodes of `options["bucket"]`: observations `pi` [E, I] and `v` [E, V]; `head_mask` [E, A] and `decisions` T.
+        """Begin the episodes of `options["bucket"]`.
+
+        Returns:
+            Observations `pi` [E, I] and `v` [E, V]; `head_mask` [E, A], `decisions` T and, if known, `rejected`, how many of the bucket's
+            tasks are left out.
 
         Raises:
             TaskError: the bucket's tasks cannot be scored.

@@ -12,7 +12,13 @@ from metaopt.errors import ConfigError
 from metaopt.outer.ppo.worlds import ControlWorld
 from tests.outer.ppo.toys import toy_config
 
-CONFIG = toy_config("outer.template_tasks=2", "outer.highest_lr=0.05", "outer.missing={knobs: 0.0, registers: 1.0}")
+CONFIG = toy_config(
+    "outer.template_tasks=2",
+    "outer.highest_lr=0.05",
+    "outer.missing={knobs: 0.0, registers: 1.0}",
+    "outer.start_perturbation=0.5",
+    "outer.against=best_constant",
+)
 ALL = PolicyStageConfig()
 
 
@@ -47,8 +53,8 @@ def test_settings_reach_the_environment() -> None:
     settings = group.settings  # type: ignore[attr-defined]
     assert (settings.knobs, settings.registers, settings.table) == (("lr",), True, "wide")
     assert (settings.knob_missing, settings.eval_missing, settings.registers_missing) == (0.0, 0.3, 1.0)
-    assert (settings.perturb, settings.highest_lr, settings.rescue) == (True, 0.05, True)
-    assert (settings.against, settings.reward) == ("default", "power_curve")
+    assert (settings.perturbed, settings.highest_lr, settings.rescue) == (0.5, 0.05, True)
+    assert settings.against == "best_constant"
     assert world().critic_inputs == group.single_observation_space["v"].shape[0]  # type: ignore[attr-defined]
 
 
