@@ -19,8 +19,9 @@ from torch.func import vmap
 
 from metaopt import seeds, tasks
 from metaopt.baselines.power_curve import WORST
-from metaopt.learners.policies.knobs import KNOBS, REGISTERS, find_table, perturbed, start_values, turned
+from metaopt.learners.policies.knobs import KNOBS, REGISTERS, find_table, perturbed, turned
 from metaopt.learners.policies.observation import Measured, observation_start, observe
+from metaopt.learners.policies.starts import inner_knobs, inner_start
 from metaopt.learners.policies.timing import decision_steps, measured_steps
 from metaopt.tasks.halves import DECIDING, SCORING
 from metaopt_envs.critic_inputs import critic_inputs
@@ -30,10 +31,7 @@ from metaopt_envs.settings import Bucket, Settings
 
 __all__ = ["Group", "Seen", "inner_start"]
 
-ADAMW_KNOBS = frozenset(KNOBS[:5])
 _NO_ACTION = -1
-# Where the knobs of torch.optim.AdamW stand; the others keep their published starts.
-_ADAMW_START = {"lr": 1e-3, "weight_decay": 1e-2, "epsilon": 1e-8, "one_minus_beta2": 1e-3, "one_minus_beta1": 0.1}
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,6 @@ class Seen:
     final_loss: Tensor | None = None
 
 
-def inner_start(inner: str) -> Tensor:
-    """Return where the knobs of an inner optimizer stand before any perturbation, [K] float64."""
-    return start_values(**_ADAMW_START) if inner == "adamw" else start_values()
-
-
 class Group:
     """E episodes in step; `begin` once, then `act` T times.
 
@@ -73,6 +66,7 @@ class Group:
         given: knob values that every run starts from instead of perturbed ones [K] (evaluation), or None.
         missing: whether to leave things out at random as the settings say.
         run_seeds: seeds of the inner runs [E], to pair them with other runs; None for seeds that belong to `seed`.
+        scorer: of E runs of the bucket's tasks, where it is known already; None has its references looked up or computed.
     """
 
     def __init__(
@@ -84,16 +78,17 @@ class Group:
         given: Tensor | None = None,
         missing: bool = True,
         run_seeds: Sequence[int] | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         self.bucket, self.settings, self.runs = bucket, settings, runs
         self.table = find_table(settings.table)
-        self.scorer = Scorer.of(bucket.specs(), runs, settings.against)
+        self.scorer = Scorer.of(bucket.specs(), runs, settings.against) if scorer is None else scorer
         built = [tasks.build(spec) for spec in self.scorer.specs]
         self.seeds = [seeds.stable_hash("policy run", seed, i) for i in range(runs)] if run_seeds is None else list(run_seeds)
         self.inner = InnerRuns([built[row] for row in self.scorer.rows], self.seeds, bucket.inner)
         draws = seeds.uniform(seeds.key("episode", seed), (runs, 2 * len(KNOBS) + 3), torch.float64)
         noise, missing_knob, rest = draws[:, : len(KNOBS)], draws[:, len(KNOBS) : 2 * len(KNOBS)], draws[:, 2 * len(KNOBS) :]
-        has = torch.tensor([name in settings.knobs and (bucket.inner != "adamw" or name in ADAMW_KNOBS) for name in KNOBS])
+        has = inner_knobs(bucket.inner, settings.knobs)
         off = float(missing)
         self.knob_mask = has & (missing_knob >= off * settings.knob_missing)
         has_registers = (rest[:, 0] >= off * settings.registers_missing) & settings.registers

@@ -18,7 +18,7 @@ from metaopt.learners.policies.controlled import ControlledLearner, flat, forget
 from metaopt.learners.policies.knobs import KNOBS
 from metaopt.tasks.halves import Half, half_of
 from metaopt.tasks.task import Batch, Numbers, Params, Program, Task, stack_tasks
-from metaopt_envs.traced import traced_step
+from metaopt_envs.recorded import RecordedStep, recorded_step
 
 __all__ = ["InnerRuns", "choose"]
 
@@ -45,6 +45,7 @@ class InnerRuns:
         self._learners = {measure: ControlledLearner(inner, measure) for measure in (False, True)}
         theta = {"values": torch.zeros(len(seeds), len(KNOBS), dtype=torch.float64)}  # the start does not depend on it
         self.carry: Carry = fresh_carries(self._learners[False], theta, self.stacked, self.keys, True)
+        self._steps: dict[bool, RecordedStep] = {}
         self._ahead: Batch = {}
         self._from = 0
         self._ahead_steps = _AHEAD_STEPS
@@ -53,8 +54,10 @@ class InnerRuns:
         """Make the steps up to inner step `until` with knobs [E, K]; those in `measured` (0 is the first one of the run) are measured."""
         theta = {"values": values}
         while self.step < until:
-            learner = self._learners[self.step in measured]
-            self.carry = traced_step(learner, theta, self.stacked, self.carry, self._batch())
+            measures, batch = self.step in measured, self._batch()
+            if measures not in self._steps:
+                self._steps[measures] = recorded_step(self._learners[measures], self.stacked, theta, self.carry, batch)
+            self.carry = self._steps[measures](theta, self.carry, batch)
             self.step += 1
 
     def _batch(self) -> Batch:

@@ -1,15 +1,15 @@
 """The gymnasium side: contracts of both checkers, seeds, options, and one run as one row of many."""
 
 import gymnasium
-import metaopt_envs
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from metaopt_envs import CRITIC_INPUTS, Bucket, GroupEnv, PoolFamily, Settings, TaskPool
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
+import metaopt_envs
 from metaopt.errors import ConfigError
+from metaopt_envs import CRITIC_INPUTS, Bucket, GroupEnv, PoolFamily, Settings, TaskPool
 
 SMALL = {"families": ("quadratic",), "horizon": (16, 32), "decisions": (2, 4)}
 BUCKET = Bucket("quadratic", "10x1-gradient", 32, 4, (1, 2))

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from metaopt_envs.critic_inputs import CRITIC_INPUTS, critic_inputs, family_slot
-from metaopt_envs.group import Group, inner_start
-from metaopt_envs.settings import Bucket, Settings
 
 from metaopt.baselines import reference
 from metaopt.errors import ConfigError, TaskError
 from metaopt.learners.policies.knobs import HEADS, KNOBS, find_table
 from metaopt.learners.policies.observation import INPUTS, LAYOUT, NAMES
+from metaopt_envs.critic_inputs import CRITIC_INPUTS, critic_inputs, family_slot
+from metaopt_envs.group import Group, inner_start
+from metaopt_envs.settings import Bucket, Settings
 
 RUNS = 4
 BUCKET = Bucket("quadratic", "10x1-gradient", 32, 4, (1, 2))

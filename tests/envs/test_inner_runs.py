@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from metaopt_envs.inner_runs import InnerRuns, choose
-from metaopt_envs.traced import traced_step
 
 from metaopt import inner, tasks
 from metaopt.inner.step import training_step
@@ -12,6 +10,8 @@ from metaopt.learners.policies.controlled import INNER, ControlledLearner, flat,
 from metaopt.learners.policies.knobs import KNOBS, start_values
 from metaopt.learners.policies.unitless import STATISTICS
 from metaopt.tasks.halves import DECIDING, SCORING
+from metaopt_envs.inner_runs import InnerRuns, choose
+from metaopt_envs.recorded import recorded_step
 
 RUNS = 3
 ADAMW = {"lr": 3e-3, "weight_decay": 1e-2, "epsilon": 1e-8, "one_minus_beta2": 1e-3, "one_minus_beta1": 0.1}
@@ -41,7 +41,7 @@ def test_recorded_step_is_the_step_bit_for_bit(name, measured):
         expected, _, _ = training_step(learner, one.stacked.program, True, False)(
             theta, one.stacked.numbers, one.stacked.shared, one.carry, batch
         )
-        got = traced_step(learner, theta, one.stacked, one.carry, batch)
+        got = recorded_step(learner, one.stacked, theta, one.carry, batch)(theta, one.carry, batch)
         leaves, wanted = torch.utils._pytree.tree_leaves(got), torch.utils._pytree.tree_leaves(expected)
         assert len(leaves) == len(wanted)
         assert all(torch.equal(a, b) for a, b in zip(leaves, wanted, strict=True))
