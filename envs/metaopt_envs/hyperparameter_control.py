@@ -7,11 +7,15 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from metaopt.errors import TaskError
+from metaopt.seeds import stable_hash
 from metaopt_envs.group_env import GroupEnv, Observation, action_space, observation_space
 from metaopt_envs.settings import Bucket, Settings
 from metaopt_envs.task_pool import PoolFamily, TaskPool
 
 __all__ = ["HyperparameterControl"]
+
+_REDRAWS = 16  # about one task in four cannot be scored
 
 
 class HyperparameterControl(gymnasium.Env[Observation, NDArray[np.int64]]):
@@ -28,7 +32,9 @@ class HyperparameterControl(gymnasium.Env[Observation, NDArray[np.int64]]):
         decisions: closed range of decisions an episode.
         settings: see `Settings`; keyword arguments of it may be given instead.
 
-    `reset(options={"bucket": Bucket(...)})` names the runs; see `GroupEnv` for the rest of options and info. Running many episodes one by
+    `reset(options={"bucket": Bucket(...)})` names the runs; see `GroupEnv` for the rest of options and info. Of the tasks that are drawn
+    some cannot be scored, because the baseline's curve has no shape that can be inverted: another one is drawn in their place, and `info`
+    counts them under `rejected`. Running many episodes one by
     one wastes most of the time on small operations: `GroupEnv` does E of them at once.
     """
 
@@ -51,8 +57,15 @@ class HyperparameterControl(gymnasium.Env[Observation, NDArray[np.int64]]):
         """Begin an episode."""
         super().reset(seed=seed)
         episode = int(self.np_random.integers(2**62))
-        observation, info = self._runs.reset(seed=episode, options=options)
-        return _first(observation), _of_one(info)
+        for redraw in range(_REDRAWS):
+            try:
+                observation, info = self._runs.reset(seed=stable_hash("redraw", episode, redraw), options=options)
+            except TaskError:
+                if redraw == _REDRAWS - 1 or "bucket" in (options or {}):
+                    raise
+            else:
+                break
+        return _first(observation), _of_one(info) | {"rejected": redraw}
 
     def step(self, action: NDArray[np.int64]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Turn the knobs and train on to the next decision."""

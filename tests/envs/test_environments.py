@@ -8,8 +8,9 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import metaopt_envs
-from metaopt.errors import ConfigError
+from metaopt.errors import ConfigError, TaskError
 from metaopt_envs import CRITIC_INPUTS, Bucket, GroupEnv, PoolFamily, Settings, TaskPool
+from metaopt_envs.reward import Scorer
 
 SMALL = {"families": ("quadratic",), "horizon": (16, 32), "decisions": (2, 4)}
 BUCKET = Bucket("quadratic", "10x1-gradient", 32, 4, (1, 2))
@@ -58,6 +59,22 @@ def test_seed_decides_everything():
     assert np.array_equal(first(4)[0], first(4)[0])
     assert first(4)[1] == first(4)[1]
     assert len({first(seed)[1] for seed in range(6)}) > 2
+
+
+def test_task_that_cannot_be_scored_is_drawn_again_and_counted(monkeypatch):
+    refused = []
+
+    def refuse_twice(specs, runs, against, of=Scorer.of):
+        if len(refused) < 2:
+            refused.append(specs[0].hash)
+            raise TaskError("no task of this bucket can be scored")
+        return of(specs, runs, against)
+
+    monkeypatch.setattr(Scorer, "of", refuse_twice)
+    assert make().reset(seed=4)[1]["rejected"] == 2
+    refused.clear()
+    with pytest.raises(TaskError, match="no task"):
+        make().reset(seed=4, options={"bucket": BUCKET})
 
 
 def test_seedless_resets_go_on_to_new_episodes():
