@@ -34,11 +34,13 @@ from torch.optim import Optimizer
 
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.unitless import mean_statistics
+from metaopt.learners.policies.unitless_adam import Parts
+from metaopt.learners.policies.unitless_blocks import Block, block_statistics, largest, mean_block_statistics
 from metaopt.optim.unitless_adam import UnitlessAdam
 
 __all__ = ["Before", "before_step", "check_step", "step_statistics"]
 
-_BATCH = 1 << 20  # elements whose statistics are computed together: bounds the memory that this takes beside the weights
+_BATCH = 1 << 22  # elements whose statistics an accelerator computes together: bounds the memory that this takes
 
 
 class Before(NamedTuple):
@@ -56,10 +58,27 @@ class Before(NamedTuple):
 
 
 class _Member(NamedTuple):
+    """A tensor that has been stepped, or a block of one."""
+
     param: Tensor  # before the step
     after: Tensor
     grad: Tensor  # what the moments are made of
     state: Mapping[str, Any]
+    rms: Tensor | float  # of what an update with the unit of the loss is divided by
+
+    def flat(self) -> "_Member":
+        """Return the tensor as a vector, and what its state has for each entry too."""
+        shape = self.param.shape
+        state = {
+            key: value.reshape(-1) if isinstance(value, Tensor) and value.shape == shape and shape else value
+            for key, value in self.state.items()
+        }
+        return _Member(self.param.reshape(-1), self.after.reshape(-1), self.grad.reshape(-1), state, self.rms)
+
+    def block(self, part: slice) -> "_Member":
+        """Return some entries of a flat one."""
+        state = {key: value[part] if isinstance(value, Tensor) and value.dim() else value for key, value in self.state.items()}
+        return _Member(self.param[part], self.after[part], self.grad[part], state, self.rms)
 
 
 class _Parts(NamedTuple):
@@ -92,7 +111,7 @@ def before_step(optimizer: Optimizer) -> Before:
     """Return what `step_statistics` needs from before the step."""
     before = Before({}, {}, [])
     if isinstance(optimizer, UnitlessAdam):
-        optimizer.on_parts = lambda parts: before.own.append((len(parts.grads), mean_statistics(*parts)))
+        optimizer.on_parts = lambda parts: before.own.append((len(parts.grads), _of_parts(parts)))
         return before
     nesterov = isinstance(optimizer, torch.optim.SGD)
     for group in optimizer.param_groups:
@@ -116,15 +135,22 @@ def step_statistics(optimizer: Optimizer, before: Before, steps: int) -> Tensor 
         found = before.own
     else:
         formula = next((_FORMULAS[base] for base in type(optimizer).__mro__ if base in _FORMULAS), _other)
-        found = [(len(members), _of_batch(formula, group, members, steps)) for group, members in _batches(optimizer, before)]
+        found = [(len(members), _of_batch(formula, group, members, steps)) for group, members in _batches(optimizer, before, formula)]
     if not found:
         return None
     device = found[0][1].device
     return torch.stack([row.to(device) * count for count, row in found]).sum(0) / sum(count for count, _ in found)
 
 
+def _of_parts(parts: Parts) -> Tensor:
+    statistics = mean_block_statistics if parts.grads[0].device.type == "cpu" else mean_statistics
+    return statistics(*parts)
+
+
 def _of_batch(formula: "_Formula", group: Mapping[str, Any], members: list[_Member], steps: int) -> Tensor:
     """Return the mean over the tensors of a batch [S]."""
+    if members[0].grad.device.type == "cpu":
+        return torch.stack([_of_blocks(formula, group, member, steps) for member in members]).mean(0)
     parts = [formula(member, group, steps) for member in members]
     ruled = parts[0].denominator is not None
     return mean_statistics(
@@ -138,12 +164,25 @@ def _of_batch(formula: "_Formula", group: Mapping[str, Any], members: list[_Memb
     )
 
 
-def _batches(optimizer: Optimizer, before: Before) -> Iterator[tuple[Mapping[str, Any], list[_Member]]]:
+def _of_blocks(formula: "_Formula", group: Mapping[str, Any], member: _Member, steps: int) -> Tensor:
+    """Return the statistics of one tensor on the CPU [S]; every part of them is made block by block."""
+    flat = member.flat()
+
+    def make(part: slice) -> Block:
+        block = flat.block(part)
+        momentum, denominator, update, rate = formula(block, group, steps)
+        eps = 0.0 if denominator is None else float(group["eps"])
+        return Block(block.grad, momentum, denominator, eps, update, block.param, float(rate))
+
+    return block_statistics(largest(flat.grad), flat.grad.numel(), make)
+
+
+def _batches(optimizer: Optimizer, before: Before, formula: "_Formula") -> Iterator[tuple[Mapping[str, Any], list[_Member]]]:
     """Yield tensors of one group, device and dtype, not too many elements at a time."""
     for group in optimizer.param_groups:
         waiting: dict[tuple[torch.device, torch.dtype], list[_Member]] = {}
         for param in group["params"]:
-            member = _member(param, group, before, optimizer.state.get(param, {}))
+            member = _member(param, group, before, optimizer.state.get(param, {}), formula)
             if member is None:
                 continue
             members = waiting.setdefault((param.device, member.grad.dtype), [])
@@ -155,7 +194,7 @@ def _batches(optimizer: Optimizer, before: Before) -> Iterator[tuple[Mapping[str
             yield group, members
 
 
-def _member(param: Tensor, group: Mapping[str, Any], before: Before, state: Mapping[str, Any]) -> _Member | None:
+def _member(param: Tensor, group: Mapping[str, Any], before: Before, state: Mapping[str, Any], formula: "_Formula") -> _Member | None:
     grad, start = param.grad, before.params.get(id(param))
     if grad is None or start is None or grad.layout != torch.strided or not param.numel() or param.is_complex():
         return None
@@ -166,7 +205,9 @@ def _member(param: Tensor, group: Mapping[str, Any], before: Before, state: Mapp
     decay = float(group.get("weight_decay", 0.0))
     if decay and not group.get("decoupled_weight_decay"):
         grad = grad.add(start, alpha=decay)
-    return _Member(start, param.detach().to(wide), grad, state)
+    after = param.detach().to(wide)
+    rms = _rms(grad) if formula is _sgd else _rms(start - after) if formula in (_radam, _other) else 1.0
+    return _Member(start, after, grad, state, rms)
 
 
 def _moved(member: _Member, rate: float) -> Tensor:
@@ -234,18 +275,15 @@ def _sgd(member: _Member, group: Mapping[str, Any], steps: int) -> _Parts:
         momentum = update = buffer.to(member.grad.dtype) / weight
         if group["nesterov"]:
             weight, update = 1.0 + beta * weight, (member.grad + beta * buffer) / (1.0 + beta * weight)
-    size = _rms(member.grad)
-    return _Parts(momentum, None, update / size, weight * size * float(group["lr"]))
+    return _Parts(momentum, None, update / member.rms, weight * member.rms * float(group["lr"]))
 
 
 def _other(member: _Member, group: Mapping[str, Any], _: int) -> _Parts:
     return _Parts(member.grad, None, *_bare_move(member))
 
 
-def _bare_move(member: _Member) -> tuple[Tensor, Tensor]:
-    move = member.param - member.after
-    size = _rms(move)
-    return move / size, size
+def _bare_move(member: _Member) -> tuple[Tensor, Tensor | float]:
+    return (member.param - member.after) / member.rms, member.rms
 
 
 def _rms(x: Tensor) -> Tensor:

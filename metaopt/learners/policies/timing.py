@@ -19,7 +19,7 @@ __all__ = ["EVERY", "MOST", "PROBE_STEPS", "SHORTEST_SEGMENT", "decision_steps",
 PROBE_STEPS = 4
 SHORTEST_SEGMENT = 2
 EVERY = 4
-MOST = 8
+MOST = 4
 
 
 def decision_steps(total_steps: int, decisions: int) -> tuple[int, ...]:

@@ -56,7 +56,9 @@ __all__ = [
     "STATISTICS",
     "UPDATE_FLOOR",
     "StepMean",
+    "TensorSums",
     "add_step",
+    "formulas",
     "mean_statistics",
     "start_mean",
     "tensor_statistics",
@@ -85,8 +87,8 @@ UPDATE_FLOOR = 1e-8  # of the source
 PROBABILITY_FLOOR = 1e-8  # probabilities are clipped to [1e-8, 1 - 1e-8], log odds to +-18.4, as in the source
 
 
-class _Parts(NamedTuple):
-    """What the statistics need of a tensor, each 0-d for one tensor, or [n]."""
+class TensorSums(NamedTuple):
+    """What `formulas` needs of a tensor, each 0-d for one tensor, or [n]: norms, cosines with the gradient, means, root of the size."""
 
     grad: Tensor  # norms
     momentum: Tensor
@@ -132,7 +134,7 @@ def tensor_statistics(
     Source: Almeida et al., 2021 (2106.00958); differences and degenerate input: see the module.
     """
     parts = _measure(*(_wide(x) for x in (grad, momentum, denominator, update, param)), eps)
-    return _formulas(parts, _scalar(rate, parts.grad), _scalar(clip, parts.grad))
+    return formulas(parts, _scalar(rate, parts.grad), _scalar(clip, parts.grad))
 
 
 def traced_statistics(
@@ -145,14 +147,14 @@ def traced_statistics(
     rates: Sequence[Tensor | float],
     clip: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return what `mean_statistics` does, of plain operations that `torch.func.vmap` and tracers know; `eps` and `rates` go tensor by tensor.
+    """Return what `mean_statistics` does, of plain operations that `torch.func.vmap` knows; `eps` and `rates` go tensor by tensor.
 
     Norms and products are of each tensor; the formulas run once, on all of them.
     """
     lists = [[_wide(x) for x in tensors] for tensors in (grads, momenta, denominators, updates, params)]
     each = [_measure(*tensors, e) for *tensors, e in zip(*lists, eps, strict=True)]
-    parts = _Parts(*(torch.stack(column) for column in zip(*each, strict=True)))
-    return _formulas(parts, torch.stack([_scalar(rate, parts.grad) for rate in rates]), _scalar(clip, parts.grad)).mean(0)
+    parts = TensorSums(*(torch.stack(column) for column in zip(*each, strict=True)))
+    return formulas(parts, torch.stack([_scalar(rate, parts.grad) for rate in rates]), _scalar(clip, parts.grad)).mean(0)
 
 
 def mean_statistics(
@@ -183,7 +185,7 @@ def mean_statistics(
     norm_update, to_update = _split_all(update_n)
     norm_param, to_param = _split_all(param_n)
     eps_n = _scalar(eps, grad_n[0]).expand(len(grad_n)).unbind()
-    parts = _Parts(
+    parts = TensorSums(
         norm_grad,
         norm_momentum,
         _split_all(list(torch._foreach_sub(momentum_n, grad_n)))[0],
@@ -196,15 +198,15 @@ def mean_statistics(
         torch.stack([_mean_log(u) for u in update_n]),
         torch.stack([_scalar(math.sqrt(g.numel()), g) for g in grad_n]),
     )
-    return _formulas(parts, _scalar(rates, grad_n[0]), _scalar(clips, grad_n[0])).mean(0)
+    return formulas(parts, _scalar(rates, grad_n[0]), _scalar(clips, grad_n[0])).mean(0)
 
 
-def _measure(grad: Tensor, momentum: Tensor, denominator: Tensor, update: Tensor, param: Tensor, eps: Tensor | float) -> _Parts:
+def _measure(grad: Tensor, momentum: Tensor, denominator: Tensor, update: Tensor, param: Tensor, eps: Tensor | float) -> TensorSums:
     norm_grad, to_grad = _split(grad)
     norm_momentum, to_momentum = _split(momentum)
     norm_update, to_update = _split(update)
     norm_param, to_param = _split(param)
-    return _Parts(
+    return TensorSums(
         norm_grad,
         norm_momentum,
         _split(momentum - grad)[0],
@@ -242,7 +244,8 @@ def add_step(state: StepMean, row: Tensor) -> StepMean:
     return StepMean(state.mean + (row - state.mean) / steps, steps)
 
 
-def _formulas(parts: _Parts, rate: Tensor, clip: Tensor) -> Tensor:
+def formulas(parts: TensorSums, rate: Tensor, clip: Tensor) -> Tensor:
+    """Return the statistics [S] or [n, S] of what was summed up over tensors; rate and clip factor are 0-d or [n]."""
     z_momentum, z_param, z_update = (parts.root_size * c for c in (parts.cos_momentum, parts.cos_param, parts.cos_update))
     columns = (
         (clip < 1.0).to(parts.grad.dtype),

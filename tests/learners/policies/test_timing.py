@@ -23,8 +23,8 @@ def test_by_hand() -> None:
     assert decision_steps(2, 64) == (1,)
     assert decision_steps(1, 64) == ()
     assert measured_steps(0, 4) == (3,), "the update before the decision"
-    assert measured_steps(4, 24) == (7, 11, 15, 19, 23), "every 4th"
-    assert measured_steps(4, 104) == (15, 28, 40, 53, 65, 78, 90, 103), "at most 8, evenly spaced"
+    assert measured_steps(4, 20) == (7, 11, 15, 19), "every 4th"
+    assert measured_steps(4, 105) == (28, 53, 78, 104), "at most 4, evenly spaced"
     assert measured_steps(4, 6) == (5,), "at least one"
 
 
