@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = ["entropy", "greedy", "head_entropy", "log_prob", "sample", "split_heads"]
 
+HALF_CELL = 2.0**-25
 NEVER = -1e9  # the log-probability of a choice that a head does not have; finite, so that 0 times it is 0
 
 
@@ -54,11 +55,12 @@ def sample(logits: Tensor, uniform: Tensor, nvec: tuple[int, ...]) -> Tensor:
 
     Args:
         logits: [..., L].
-        uniform: [..., A] numbers in [0, 1), which decide everything: no generator is consumed.
+        uniform: [..., A] numbers in [0, 1), which decide everything: no generator is consumed. Those of float32 stand for cells of width
+            2**-24, of which the middle is taken, so that 0 does not choose what has a probability of 1e-100.
         nvec: choices of each head.
     """
     reached = torch.softmax(_padded(logits.detach().double(), nvec), dim=-1).cumsum(-1)
-    threshold = uniform.double().unsqueeze(-1) * reached[..., -1:]
+    threshold = (uniform.double() + HALF_CELL).unsqueeze(-1) * reached[..., -1:]
     return (reached <= threshold).sum(-1).minimum(torch.tensor(nvec, device=logits.device) - 1)
 
 
