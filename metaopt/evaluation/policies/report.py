@@ -1,0 +1,107 @@
+"""The tables of an evaluation as text, which a terminal and Markdown show alike, at most 100 columns wide."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from metaopt.evaluation.policies.figures import figures
+from metaopt.evaluation.policies.results import PolicyEvaluation
+from metaopt.evaluation.policies.rivals import GRID
+from metaopt.evaluation.policies.rows import AGAINST_COSINE, AGAINST_DEFAULT
+from metaopt.evaluation.policies.summary import EVERY
+
+__all__ = ["report_text", "write_report"]
+
+_NAME = 24  # characters of the longest name in a table
+_LEGEND = """Reward: log of the budget at which AdamW {against} gets as far, -3 to 0.69; 0 is as good as that.
+Ahead: how much more the policy gets, paired by task and seed. Brackets: 95 %, over tasks and seeds.
+Steps: what a baseline needs for the policy's loss, over the policy's; <, > count runs out of range."""
+
+
+def write_report(found: PolicyEvaluation, folder: Path) -> list[Path]:
+    """Write `results.json`, the long tables as CSV, `report.md` and figures as PNG; returns what was written."""
+    written = found.save(folder)
+    text = folder / "report.md"
+    text.write_text(report_text(found))
+    pictures = []
+    for name, content in figures(found).items():
+        pictures.append(folder / f"{name}.png")
+        pictures[-1].write_bytes(content)
+    return [*written, text, *pictures]
+
+
+def report_text(found: PolicyEvaluation) -> str:
+    """Return the tables of every set, with what they mean."""
+    about = found.about
+    saw = [name for name, given in (("evaluation loss", about["eval_loss"]), ("registers", about["registers"])) if given]
+    head = f"# {about['artifact']}\n\n{about['seeds']} seeds a task; the policy had {' and '.join(saw) or 'training statistics alone'}."
+    against = "at 0.001" if about["against"] == "default" else "at its best rate"
+    parts = [head, _LEGEND.format(against=against)]
+    for name in dict.fromkeys(found.comparison.set):
+        parts += _set_text(found, str(name))
+    return "\n\n".join(parts) + "\n"
+
+
+def _set_text(found: PolicyEvaluation, name: str) -> list[str]:
+    rewards, comparison, factors = (table[table.set == name] for table in (found.rewards, found.comparison, found.factors))
+    whole = comparison[comparison.family == EVERY].iloc[0]
+    runs = int(rewards[rewards.family == EVERY].runs.iloc[0])
+    rejected = sum(found.rejected[name].values())
+    lines = [f"## {name}: {_count(whole.tasks, "task")}, {runs} runs" + (f"; {_count(rejected, 'task')} cannot be scored" if rejected else "")]
+    lines.append(_table(("who", "reward", "policy is ahead by", "diverged"), [_who(row) for row in _rows(rewards, EVERY)]))
+    if isinstance(whole.get("median"), str):
+        ahead = _interval(whole.ahead, whole.ahead_low, whole.ahead_high)
+        lines.append(
+            f"The grid's median run is {whole['median']} ({whole.median_reward:.2f}), its best {whole.best} ({whole.best_reward:.2f}).\n"
+            f"The policy beats {round(whole.beaten * len(GRID))} of {len(GRID)} runs, and is ahead of the median one by {ahead}."
+        )
+    titles = ("family", "tasks", "reward", "x AdamW 0.001", "x best cosine", "wins")
+    table = [_family(row, rewards, factors) for row in comparison.itertuples()]
+    lines.append(_table(titles, table))
+    for row in _rows(factors, EVERY):
+        reach, middle = _interval(row["factor"], row["low"], row["high"]), f"median {row['median']:.2f}"
+        bounds = f"{row['at_most']} < {row['at_least']} > of {row['runs']}"
+        lines.append(f"Steps to equal loss, {row['against']}: {reach}, {middle} ({bounds}).")
+    tuned = "" if math.isnan(whole.wins_tuned) else f", {whole.wins_tuned:.0%} better than the best of 35"
+    lines.append(f"{whole.wins_cosine:.0%} of the runs end better than the best cosine{tuned}.")
+    return lines
+
+
+def _who(row: pd.Series) -> tuple[str, ...]:
+    ahead = "" if row.who == "policy" else _interval(row.ahead, row.ahead_low, row.ahead_high)
+    return row.who, _interval(row.reward, row.low, row.high), ahead, f"{row.diverged:.1%}"
+
+
+def _family(row: "pd.core.frame.Any", rewards: pd.DataFrame, factors: pd.DataFrame) -> tuple[str, ...]:
+    mine = rewards[(rewards.family == row.family) & (rewards.who == "policy")].iloc[0]
+    cells = []
+    for against in (AGAINST_DEFAULT, AGAINST_COSINE):
+        own = factors[(factors.family == row.family) & (factors.against == against)]
+        cells.append(_interval(*(own[key].iloc[0] for key in ("factor", "low", "high"))) if len(own) else "")
+    return str(row.family), str(row.tasks), _interval(mine.reward, mine.low, mine.high), *cells, f"{row.wins_cosine:.0%}"
+
+
+def _rows(table: pd.DataFrame, family: str) -> list[pd.Series]:
+    return [row for _, row in table[table.family == family].iterrows()] if len(table) else []
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} {_brackets(low, high)}"
+
+
+def _brackets(low: float, high: float) -> str:
+    return f"[{low:.2f} {high:.2f}]"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns line up."""
+    cells = [[one if len(one) <= _NAME else one[: _NAME - 1] + "~" for one in row] for row in (titles, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])

@@ -1,0 +1,128 @@
+"""One row a run: who, on which task and seed, what loss, what reward; and one for each budget that a baseline needs for the policy's loss.
+
+Legend: K seeds.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaopt.baselines.comparison import steps_to_equal_loss
+from metaopt.baselines.reference import Reference, score
+from metaopt.evaluation.policies.loop import Play
+from metaopt.evaluation.policies.rivals import DEFAULT, GRID, Rivals, Scored
+
+__all__ = [
+    "AGAINST_COSINE",
+    "AGAINST_DEFAULT",
+    "COSINE",
+    "POLICY",
+    "RANDOM",
+    "REPLAY_CHANGES",
+    "REPLAY_RATES",
+    "TUNED",
+    "UNGUARDED",
+    "UNTRAINED",
+    "equal_loss_rows",
+    "run_rows",
+    "task_name",
+    "trajectory_rows",
+]
+
+POLICY = "policy"
+UNGUARDED = "policy, no guard rails"
+UNTRAINED = "untrained policy"
+RANDOM = "random policy"
+REPLAY_CHANGES = "replay of mean changes"
+REPLAY_RATES = "replay of mean rate"
+COSINE = "cosine, best of 5 rates"
+TUNED = "best of 35 runs"
+AGAINST_DEFAULT = "AdamW 0.001"
+AGAINST_COSINE = "cosine, best of 5 rates"
+
+Array = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+def task_name(scored: Scored, place: int) -> str:
+    """Return the name of a bucket's task, unique by its hash."""
+    spec = scored.specs[place]
+    return f"{spec.family}/{spec.template}/{spec.horizon}/{spec.hash[:6]}"
+
+
+def run_rows(name: str, scored: Scored, finals: Mapping[str, Array], found: list[Rivals]) -> Iterator[Row]:
+    """Yield a row for each run on a bucket: of actors, whose final losses are [tasks K], of the grid, and of what is best of it.
+
+    A best is the least mean loss over the seeds, chosen on the very losses that are reported: in favour of the baseline.
+    """
+    for place, (reference, cap, rival) in enumerate(zip(scored.found, scored.caps, found, strict=True)):
+        every = {who: scored.by_task(losses)[place] for who, losses in finals.items()}
+        every[COSINE] = _best(rival.cosine)
+        if rival.grid is None:
+            every[DEFAULT] = rival.default
+        else:
+            every |= dict(zip(GRID, rival.grid, strict=True)) | {TUNED: _best(rival.grid)}
+        for who, losses in every.items():
+            yield from _rows(name, scored, place, who, losses, reference, cap)
+
+
+def equal_loss_rows(name: str, scored: Scored, policy: Array, found: list[Rivals]) -> Iterator[Row]:
+    """Yield, for each run of the policy (losses [tasks K]), the budget that a baseline on the same seed needs for its loss."""
+    for place, rival in enumerate(found):
+        for against, budgets in ((AGAINST_DEFAULT, rival.default_budgets), (AGAINST_COSINE, rival.cosine_budgets)):
+            if budgets is None:
+                continue
+            for seed, loss in enumerate(scored.by_task(policy)[place]):
+                equal = steps_to_equal_loss(loss, budgets.fractions, budgets.best()[:, seed])
+                yield {
+                    "set": name,
+                    "family": scored.bucket.family,
+                    "task": task_name(scored, place),
+                    "seed": seed,
+                    "against": against,
+                    "factor": float(equal.factor),
+                    "at_most": bool(equal.at_most),
+                    "at_least": bool(equal.at_least),
+                }
+
+
+def trajectory_rows(name: str, scored: Scored, play: Play) -> Iterator[Row]:
+    """Yield the rate of each run of a play after each decision."""
+    rates = play.values[:, :, 0].tolist()
+    for step, row in zip(play.steps, rates, strict=True):
+        for run, lr in enumerate(row):
+            place = run % len(scored.specs)
+            yield {
+                "set": name,
+                "family": scored.bucket.family,
+                "task": task_name(scored, place),
+                "seed": run // len(scored.specs),
+                "progress": step / scored.bucket.horizon,
+                "lr": lr,
+            }
+
+
+def _rows(name: str, scored: Scored, place: int, who: str, losses: Array, reference: Reference, cap: float) -> Iterator[Row]:
+    rewards = score(losses, reference, scored.scorer.against)
+    for seed, (loss, reward) in enumerate(zip(losses.tolist(), rewards.tolist(), strict=True)):
+        yield {
+            "set": name,
+            "family": scored.bucket.family,
+            "task": task_name(scored, place),
+            "horizon": scored.bucket.horizon,
+            "seed": seed,
+            "who": who,
+            "loss": loss,
+            "reward": reward,
+            "diverged": not (np.isfinite(loss) and loss < cap),
+        }
+
+
+def _best(losses: Array) -> Array:
+    """Return the losses [K] of the run [N, K] with the least mean."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        means = losses.mean(axis=-1)
+    best: Array = losses[int(np.where(np.isfinite(means), means, np.inf).argmin())]
+    return best
