@@ -19,7 +19,7 @@ from metaopt.learners.policies.network import PolicySpec
 from metaopt.learners.policies.timing import decision_steps, measured_steps
 from metaopt.optim.policy_scheduler_decision import Decider, Decision, Situation
 from metaopt.optim.policy_scheduler_guard import Handover, rate_limits
-from metaopt.optim.policy_scheduler_knobs import from_policy, frozen_steps, initial_knobs, read_knobs, to_policy, write_knobs
+from metaopt.optim.policy_scheduler_knobs import Coordinates, frozen_steps, initial_knobs, knows_highest_rate, read_knobs, write_knobs
 from metaopt.optim.policy_scheduler_ranks import from_rank_zero, is_rank_zero, refuse_shards
 from metaopt.optim.policy_scheduler_registers import Registers
 from metaopt.optim.policy_scheduler_seen import Seen
@@ -94,8 +94,10 @@ class PolicyScheduler:
         self.decision_log: list[dict[str, Any]] = []
         self._eval_fn, self._save, self._load, self._guard, self._dry_run = eval_fn, save_fn, load_fn, guard, dry_run
         self._start = initial_knobs(optimizer)
-        limits = rate_limits(guard, self._start["lr"], source.card["limits"].get("max_lr"))
-        self._decider = Decider(network, to_policy(self._start, self._start), limits, guard is not False)
+        self._units = Coordinates(optimizer, self._start)
+        highest = source.card["limits"].get("max_lr") if knows_highest_rate(optimizer) else None
+        limits = rate_limits(guard, self._start["lr"], highest)
+        self._decider = Decider(network, self._units.to_policy(self._start), limits, guard is not False)
         self._values = self._decider.start
         self._shares: dict[str, list[float]] = {}
         self._set({})  # notes the groups' proportions
@@ -178,6 +180,7 @@ class PolicyScheduler:
         self._registers = Registers(**copy.deepcopy(state_dict["registers"]))
         for key in _PLAIN:
             setattr(self, f"_{key}", copy.deepcopy(state_dict[key]))
+        self._units = Coordinates(self.optimizer, self._start)
         self._values, self._told = state_dict["values"].clone(), set(state_dict["told"])
         self._handover = None if state_dict["handover"] is None else Handover(*state_dict["handover"])
         self.decision_log = copy.deepcopy(state_dict["log"])
@@ -223,7 +226,7 @@ class PolicyScheduler:
     def _decide(self) -> None:
         eval_loss = self._eval_loss if self._eval_fn is None else float(self._eval_fn())
         others = self._notice_others()
-        before = to_policy(read_knobs(self.optimizer, self._start), self._start) if self._dry_run else self._values
+        before = self._units.to_policy(read_knobs(self.optimizer, self._start)) if self._dry_run else self._values
         decision = Decision.empty()
         if is_rank_zero():
             decision = self._decider.decide(self._situation(before, eval_loss))
@@ -231,7 +234,7 @@ class PolicyScheduler:
         if not self._dry_run:
             self._apply(decision)
         told: dict[str, Any] = {"decision": self._index, "step": self._taken, "progress": self._taken / self.total_steps}
-        told |= self._decider.described(decision) | {"values": from_policy(decision.values, self._start), "applied": not self._dry_run}
+        told |= self._decider.described(decision) | {"values": self._units.from_policy(decision.values), "applied": not self._dry_run}
         self.decision_log.append({**told, "notes": [*told["notes"], *others]})
         self._index += 1
         self._eval_loss = None
@@ -242,8 +245,7 @@ class PolicyScheduler:
 
     def _situation(self, values: Tensor, eval_loss: float | None) -> Situation:
         frozen = self._taken < frozen_steps(self.optimizer)
-        learned = self.optimizer.param_groups[0].get("tower", {}).get("learn", ())  # what a hypergradient sets itself
-        knobs = [name for name in self._start if name not in learned and not (frozen and name.startswith("one_minus_beta"))]
+        knobs = [name for name in self._start if not (frozen and name.startswith("one_minus_beta"))]
         numbers = self._seen.numbers(self.optimizer)
         return Situation(numbers, eval_loss, self._taken / self.total_steps, values, knobs, self._save is not None, self._registers)
 
@@ -252,7 +254,7 @@ class PolicyScheduler:
         if self._save is not None and self._load is not None:
             now = decision.loss, self._taken / self.total_steps
             replaced = self._registers.act(decision.register_action, *now, self._save, self._load)
-        old, new = from_policy(self._values, self._start), from_policy(decision.values, self._start)
+        old, new = self._units.from_policy(self._values), self._units.from_policy(decision.values)
         self._values = decision.values
         self._set({name: value for name, value in new.items() if replaced or value != old[name]})  # a load brings old values back
         if decision.hand_over:
@@ -263,7 +265,7 @@ class PolicyScheduler:
 
     def _notice_others(self) -> list[str]:
         """Return a note if somebody else has set the rate since the last decision."""
-        found, expected = read_knobs(self.optimizer, self._start)["lr"], from_policy(self._values, self._start)["lr"]
+        found, expected = read_knobs(self.optimizer, self._start)["lr"], self._units.from_policy(self._values)["lr"]
         if self._dry_run or math.isclose(found, expected, rel_tol=1e-6):
             return []
         note = f"something else has set lr to {found:g}, where this scheduler had left {expected:g}"

@@ -13,9 +13,9 @@ The momentum of SGD is no such knob: its buffer is a sum and no mean, so that tu
 groups disagree about, apart from the first three, which all groups have in proportion: a group whose rate is half of the first's stays at
 half. A knob whose start lies outside of the policy's bounds is left alone.
 
-`lr`, `weight_decay` and `epsilon` carry units that depend on the optimizer and on the loss. A policy sees and turns them in its own
-coordinates, in which they start at the published values: 1e-3 stands for the optimizer's own rate, whatever that is, and the bounds are as
-far from it as they were in training. All other knobs are shares, and are told as they are.
+`lr`, `weight_decay` and `epsilon` carry units that depend on the optimizer and on the loss. A policy turns them in its own coordinates, in
+which they start where training's inner optimizer did (AdamW, or UnitlessAdam for itself): 1e-3 stands for the optimizer's own rate,
+whatever that is, and the bounds are as far from it as they were in training. All other knobs are shares, and are told as they are.
 
 With Adam and its relatives the closed-form bias correction 1 - beta^t is wrong early in a run once a beta has changed; the knobs of both
 are frozen for the first 3 / (1 - beta2) steps. RMSprop does not correct, and UnitlessAdam keeps its corrections.
@@ -30,9 +30,10 @@ from torch.optim import Optimizer
 
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.knobs import KNOB_SPECS, KNOBS
+from metaopt.learners.policies.starts import inner_start
 from metaopt.optim.unitless_adam import UnitlessAdam
 
-__all__ = ["SCALED", "Knobs", "from_policy", "frozen_steps", "initial_knobs", "read_knobs", "to_policy", "write_knobs"]
+__all__ = ["SCALED", "Coordinates", "Knobs", "frozen_steps", "initial_knobs", "knows_highest_rate", "read_knobs", "write_knobs"]
 
 SCALED = {"lr": "lr", "weight_decay": "weight_decay", "epsilon": "eps"}  # knob -> key of the groups; groups have them in proportion
 _BETAS = {"one_minus_beta1": 0, "one_minus_beta2": 1}
@@ -48,12 +49,19 @@ def initial_knobs(optimizer: Optimizer) -> Knobs:
     """Return the knobs that an optimizer has, in the order of `KNOBS`, with their present values.
 
     Raises:
-        ConfigError: the optimizer has no learning rate that is above 0.
+        ConfigError: the optimizer has no learning rate that is above 0, or learns it itself.
     """
+    learned = optimizer.param_groups[0].get("tower", {}).get("learn", ())
+    if "lr" in learned:
+        raise ConfigError(f"{type(optimizer).__name__} learns lr itself; give PolicyScheduler a torch optimizer, or learn something else")
     found = {name: _shared(optimizer, name) for name in KNOBS}
     if found["lr"] is None:
         raise ConfigError(f"optimizer {type(optimizer).__name__} has no learning rate above 0 to set; build it with one")
-    return {name: value for name, value in found.items() if value is not None and (name in SCALED or _inside(name, value))}
+    return {
+        name: value
+        for name, value in found.items()
+        if value is not None and name not in learned and (name in SCALED or _inside(name, value))
+    }
 
 
 def read_knobs(optimizer: Optimizer, start: Knobs) -> Knobs:
@@ -98,19 +106,38 @@ def write_knobs(optimizer: Optimizer, values: Knobs, start: Knobs, shares: dict[
                     group["betas"] = tuple(betas)
 
 
-def to_policy(values: Knobs, start: Knobs) -> Tensor:
-    """Return all knobs in the policy's coordinates, [8] float64; those that the optimizer lacks are at the published start."""
-    found = [values.get(spec.name, spec.start) for spec in KNOB_SPECS]
-    for i, spec in enumerate(KNOB_SPECS):
-        if spec.name in SCALED and spec.name in values:
-            found[i] = spec.start * (values[spec.name] / start[spec.name])
-    return torch.tensor(found, dtype=torch.float64)
+class Coordinates:
+    """Between an optimizer's own numbers and a policy's.
+
+    Args:
+        optimizer: whose class says which inner optimizer it is taken for.
+        start: its knobs at the start of a run.
+    """
+
+    def __init__(self, optimizer: Optimizer, start: Knobs) -> None:
+        self.start = start
+        self._anchor = inner_start("unitless_adam" if isinstance(optimizer, UnitlessAdam) else "adamw").tolist()
+
+    def to_policy(self, values: Knobs) -> Tensor:
+        """Return all knobs in the policy's coordinates, [8] float64; those that the optimizer lacks are where training began them."""
+        found = [values.get(name, anchor) for name, anchor in zip(KNOBS, self._anchor, strict=True)]
+        for i, name in enumerate(KNOBS):
+            if name in SCALED and name in values:
+                found[i] = self._anchor[i] * (values[name] / self.start[name])
+        return torch.tensor(found, dtype=torch.float64)
+
+    def from_policy(self, policy: Tensor) -> Knobs:
+        """Return the optimizer's knobs of coordinates [8]; where these are the start's, so is the result, bit for bit."""
+        found = {}
+        for name, value, anchor in zip(KNOBS, policy.tolist(), self._anchor, strict=True):
+            if name in self.start:
+                found[name] = self.start[name] * (value / anchor) if name in SCALED else value
+        return found
 
 
-def from_policy(policy: Tensor, start: Knobs) -> Knobs:
-    """Return the optimizer's knobs of coordinates [8]; where these are the start's, so is the result, bit for bit."""
-    given = dict(zip(KNOBS, policy.tolist(), strict=True))
-    return {name: first * (given[name] / _SPECS[name].start) if name in SCALED else given[name] for name, first in start.items()}
+def knows_highest_rate(optimizer: Optimizer) -> bool:
+    """Return whether rates mean what they meant in training: steps are divided by the size of gradients."""
+    return isinstance(optimizer, _WITH_EPS)
 
 
 def _shared(optimizer: Optimizer, name: str) -> float | None:

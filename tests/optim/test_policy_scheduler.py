@@ -167,6 +167,7 @@ def test_rates_stay_within_the_guard() -> None:
     capped = always(up)
     capped.card["limits"]["max_lr"] = 0.003
     assert Run(lambda p: adamw(p, lr=1e-3), capped).advance().log[-1]["values"]["lr"] == pytest.approx(0.003)
+    assert Run(lambda p: OPTIM.SGD(p, lr=1e-3), capped).advance().log[-1]["values"]["lr"] == pytest.approx(0.1), "another unit"
     assert Run(ADAMW, capped).advance().log[-1]["values"]["lr"] == pytest.approx(0.01), "a start above it is the highest itself"
 
 
@@ -304,6 +305,27 @@ def test_steps_that_were_skipped_do_not_count() -> None:
     run.advance(1)
     assert [entry["step"] for entry in run.log] == [4]
     assert math.isfinite(run.log[0]["train_loss"])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_grad_scaler_changes_nothing_but_the_steps_that_it_skips(fused: bool) -> None:
+    """Scaled gradients are measured after they were unscaled; a scale of a power of two changes no bit of them."""
+    plain = Run(lambda p: adamw(p, lr=0.01, fused=fused), policy()).advance()
+    run = Run(lambda p: adamw(p, lr=0.01, fused=fused), policy())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
+    for at in range(TOTAL):
+        run.optimizer.zero_grad()
+        loss = loss_of(run.net, at)
+        scaler.scale(loss).backward()
+        scaler.step(run.optimizer)
+        scaler.update()
+        run.scheduler.step(loss)
+    assert run.log == plain.log
+    taken = run.scheduler._taken
+    for param in run.net.parameters():
+        param.grad = torch.full_like(param, math.inf)
+    scaler.step(run.optimizer)
+    assert run.scheduler._taken == taken + fused, "a fused optimizer is called, and skips by itself"
 
 
 def test_a_loop_that_calls_it_rarely_decides_once() -> None:

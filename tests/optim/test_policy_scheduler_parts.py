@@ -10,9 +10,10 @@ from torch import nn
 
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.knobs import KNOB_SPECS, KNOBS, REGISTER_ACTIONS, start_values
+from metaopt.learners.policies.starts import inner_start
 from metaopt.optim import HypergradientSGD, LearnedOptimizer, UnitlessAdam
 from metaopt.optim.policy_scheduler_guard import Handover, rate_limits
-from metaopt.optim.policy_scheduler_knobs import from_policy, frozen_steps, initial_knobs, read_knobs, to_policy, write_knobs
+from metaopt.optim.policy_scheduler_knobs import Coordinates, frozen_steps, initial_knobs, knows_highest_rate, read_knobs, write_knobs
 from metaopt.optim.policy_scheduler_registers import SLOTS, Registers
 
 OPTIM = torch.optim
@@ -38,7 +39,6 @@ HAVE: dict[str, tuple[Any, dict[str, float]]] = {
     "Adafactor": (lambda p: OPTIM.Adafactor(p), {"lr": 0.01}),
     "tensor rate": (lambda p: OPTIM.SGD(p, lr=torch.tensor(0.5)), {"lr": 0.5}),
     "LearnedOptimizer": (lambda p: LearnedOptimizer(p, "celo2-base"), {"lr": 1.0}),
-    "HypergradientSGD": (lambda p: HypergradientSGD(p, lr=0.1), {"lr": 0.1}),
     "UnitlessAdam": (
         lambda p: UnitlessAdam(p),
         {**dict(zip(KNOBS, start_values().tolist(), strict=True)), "one_minus_beta2": REST2, "one_minus_beta1": 1.0 - 0.9},
@@ -100,25 +100,44 @@ def test_a_rate_that_is_a_tensor_is_written_in_place() -> None:
 
 
 def test_a_policy_sees_rates_where_training_began_them() -> None:
-    start = initial_knobs(HAVE["SGD"][0](params()))
-    policy = to_policy({"lr": 15.0, "weight_decay": 5.0}, start)
+    optimizer = HAVE["SGD"][0](params())
+    units = Coordinates(optimizer, initial_knobs(optimizer))
+    policy = units.to_policy({"lr": 15.0, "weight_decay": 5.0})
     assert policy[:2].tolist() == [5e-4, 1e-2]
-    assert policy[2:].tolist() == start_values()[2:].tolist(), "what the optimizer lacks is at the published start"
-    assert from_policy(policy, start) == {"lr": 15.0, "weight_decay": 5.0}
+    assert policy[2:].tolist() == inner_start("adamw")[2:].tolist(), "what the optimizer lacks is where training began"
+    assert units.from_policy(policy) == {"lr": 15.0, "weight_decay": 5.0}
+    own = UnitlessAdam(params(), lr=0.3)
+    assert Coordinates(own, initial_knobs(own)).to_policy(initial_knobs(own)).tolist() == pytest.approx(
+        inner_start("unitless_adam").tolist()
+    )
 
 
 @pytest.mark.parametrize("name", HAVE)
 def test_the_start_keeps_its_bits(name: str) -> None:
-    start = initial_knobs(HAVE[name][0](params()))
-    assert from_policy(to_policy(start, start), start) == start
+    optimizer = HAVE[name][0](params())
+    start = initial_knobs(optimizer)
+    units = Coordinates(optimizer, start)
+    assert units.from_policy(units.to_policy(start)) == start
 
 
 def test_units_of_two_to_the_j_stay_exact() -> None:
     for exponent in (-20, 20):
-        starts = [{"lr": 0.1, "epsilon": 1e-8 * scale} for scale in (1.0, 2.0**exponent)]
-        policy = to_policy(starts[0], starts[0]) * 0.7
-        one, other = (from_policy(policy, start) for start in starts)
-        assert other == {"lr": one["lr"], "epsilon": one["epsilon"] * 2.0**exponent}
+        optimizers = [OPTIM.Adam(params(), eps=1e-8 * scale, betas=(0.9, 0.5)) for scale in (1.0, 2.0**exponent)]
+        plain, scaled = (Coordinates(optimizer, initial_knobs(optimizer)) for optimizer in optimizers)
+        policy = plain.to_policy(plain.start) * 0.7
+        one, other = (units.from_policy(policy) for units in (plain, scaled))
+        assert other == {**one, "epsilon": one["epsilon"] * 2.0**exponent}
+
+
+def test_a_highest_rate_is_for_steps_without_units() -> None:
+    known = {name for name in HAVE if knows_highest_rate(HAVE[name][0](params()))}
+    assert known == {"AdamW", "Adam without decay", "betas out of bounds", "RMSprop", "UnitlessAdam"}
+
+
+def test_what_learns_its_rate_is_refused_and_what_it_learns_else_is_left_to_it() -> None:
+    with pytest.raises(ConfigError, match="HypergradientSGD learns lr itself; give PolicyScheduler a torch optimizer"):
+        initial_knobs(HypergradientSGD(params(), lr=0.1))
+    assert initial_knobs(HypergradientSGD(params(), lr=0.1, weight_decay=0.1, learn=["weight_decay"])) == {"lr": 0.1}
 
 
 def test_betas_are_frozen_while_closed_form_corrections_matter() -> None:
