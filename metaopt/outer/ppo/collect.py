@@ -51,8 +51,9 @@ class Played:
     @property
     def finite(self) -> bool:
         """Whether nothing in it would spoil an update."""
-        parts = (self.episodes.pi, self.episodes.v, self.episodes.log_prob, self.episodes.value, self.episodes.reward)
-        return all(bool(torch.isfinite(part).all()) for part in parts)
+        episodes = self.episodes
+        parts = (episodes.pi, episodes.v, episodes.log_prob, episodes.value, episodes.reward)
+        return all(bool(torch.isfinite(part[episodes.valid]).all()) for part in parts) and bool(torch.isfinite(episodes.bootstrap).all())
 
 
 @torch.no_grad()

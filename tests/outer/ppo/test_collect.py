@@ -111,10 +111,13 @@ def test_a_truncated_episode_is_bootstrapped_by_the_critic() -> None:
 def test_numbers_that_are_not_finite_are_noticed() -> None:
     group = played()
     assert group.finite
-    for name in ("pi", "reward", "log_prob", "value", "v"):
+    for name in ("pi", "reward", "log_prob", "value", "v", "bootstrap"):
         broken = getattr(group.episodes, name).clone()
         broken.view(-1)[3] = float("nan")
         assert not replace(group, episodes=replace(group.episodes, **{name: broken})).finite
+    short = played(ToyWorld(runs=50, failing=0.4))
+    after_its_end = torch.where(short.episodes.valid, short.episodes.value, float("nan"))
+    assert replace(short, episodes=replace(short.episodes, value=after_its_end)).finite, "padding may hold anything"
 
 
 @pytest.mark.parametrize("runs", [1, 2])

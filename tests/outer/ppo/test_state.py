@@ -106,3 +106,20 @@ def test_the_order_of_groups_is_part_of_the_update() -> None:
     ppo.learn(0, found)
     other.learn(0, found[::-1])
     assert not torch.equal(ppo.weights["network"]["heads.weight"], other.weights["network"]["heads.weight"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_updates_on_a_gpu_agree_and_their_weights_come_home() -> None:
+    ppo, reference = PPOState(toy_config(), WORLD, "cuda"), state()
+    found = parts(reference, 0)
+    on_gpu, on_cpu = ppo.learn(0, found), reference.learn(0, found)
+    assert on_gpu is not None
+    assert on_cpu is not None
+    assert on_gpu["entropy"] == pytest.approx(on_cpu["entropy"], abs=1e-4)
+    for name, value in reference.weights["network"].items():
+        torch.testing.assert_close(ppo.weights["network"][name], value, atol=1e-3, rtol=1e-3)
+        assert ppo.averaged[name].device.type == "cpu"
+    again = PPOState(toy_config(), WORLD, "cuda")
+    again.load(ppo.state())
+    assert torch.equal(again.weights["critic"]["head.weight"], ppo.weights["critic"]["head.weight"])

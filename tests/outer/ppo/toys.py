@@ -91,7 +91,8 @@ class ToyGroup:
         self.t += 1
         last = self.t == self.bucket.decisions
         right = (actions[:, 1] > TABLE.nvec[1] // 2) == self.bit
-        reward = np.where(failed, -3.0, np.where(last & ~self.over, np.where(right, 1.0, -1.0), 0.0))
+        reward = np.where(failed, -3.0, np.where(last, np.where(right, 1.0, -1.0), 0.0))
+        reward = np.where(self.over, 9.0, reward)  # an environment that pays idle runs: nobody may believe it
         ended = failed | self.over | last
         self.over = ended
         cut = np.full(self.runs, self.world.cut)
