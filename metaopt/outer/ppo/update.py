@@ -8,6 +8,7 @@ advantages and returns, a stop at a large divergence, as is usual.
 Legend: E episodes, N decisions of a minibatch, A heads.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -78,8 +79,9 @@ def update(
 
     Returns:
         Means over the minibatches of `policy_loss`, `value_loss` (normalised returns), `entropy` (summed over heads), `entropy_<head>`
-        (over the decisions that had it), `kl`, `clip_fraction`, `grad_norm` (before it is shortened); then `explained_variance` of the
-        returns by the critic that was there before, `epochs` (begun), `steps` (taken).
+        (over the decisions that had it; 0 where none had), `kl`, `clip_fraction`, `grad_norm` (before it is shortened); then
+        `explained_variance` of the returns by the critic that was there before, `epochs` (begun), `steps` (taken), `skipped` (steps whose
+        gradient was not finite).
     """
     advantage, target = advantages(episodes, settings.gamma, settings.gae_lambda)
     valid = episodes.valid
@@ -90,31 +92,33 @@ def update(
     target = critic.targets(target.unsqueeze(-1)).squeeze(-1)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     rows: list[Tensor] = []
-    heads: list[Tensor] = []
-    epochs = steps = 0
+    norms: list[float] = []
+    spread, present = torch.zeros(len(network.nvec)), torch.zeros(len(network.nvec))
+    epochs = 0
     stopped = False
     while epochs < settings.epochs and not stopped:
         for index in _batches(torch.unique(whole.episode), settings.batches, seeds.fold_in(key, epochs)):
-            loss, seen, per_head = _losses(network, critic, episodes, advantage, target, index, settings)
-            heads.append(per_head)
+            loss, seen, per_head, mask = _losses(network, critic, episodes, advantage, target, index, settings)
+            rows.append(seen)
+            spread += per_head.sum(0)
+            present += mask.sum(0)
             if settings.kl_stop is not None and float(seen[3]) > settings.kl_stop:
-                rows.append(torch.cat([seen, seen.new_tensor([torch.nan])]))
                 stopped = True
                 break
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-            optimizer.step()
-            rows.append(torch.cat([seen, norm.detach().reshape(1)]))
-            steps += 1
+            norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)))
+            if math.isfinite(norms[-1]):
+                optimizer.step()
         epochs += 1
     pi, v = whole.take(episodes.pi), whole.take(episodes.v)
     network.normaliser.update(pi)
     critic.normaliser.update(torch.cat([pi, v], dim=-1))
-    names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "grad_norm")
-    statistics = dict(zip(names, torch.stack(rows).nanmean(0).tolist(), strict=True))
-    statistics |= {f"entropy_{head}": mean for head, mean in enumerate(torch.stack(heads).nanmean(0).tolist())}
-    return statistics | {"explained_variance": explained, "epochs": float(epochs), "steps": float(steps)}
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    statistics = dict(zip(("policy_loss", "value_loss", "entropy", "kl", "clip_fraction"), torch.stack(rows).mean(0).tolist(), strict=True))
+    statistics |= {f"entropy_{head}": mean for head, mean in enumerate((spread / present.clamp(min=1.0)).tolist())}
+    statistics |= {"grad_norm": math.fsum(finite) / len(finite) if finite else 0.0, "explained_variance": explained}
+    return statistics | {"epochs": float(epochs), "steps": float(len(finite)), "skipped": float(len(norms) - len(finite))}
 
 
 def _batches(index: Tensor, batches: int, key: Tensor) -> list[Tensor]:
@@ -124,8 +128,8 @@ def _batches(index: Tensor, batches: int, key: Tensor) -> list[Tensor]:
 
 def _losses(
     network: PolicyNetwork, critic: Critic, episodes: Episodes, advantage: Tensor, target: Tensor, index: Tensor, settings: PPOSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss of the episodes `index`; policy loss, value loss, entropy, KL and clip fraction; and the entropy of each head [A]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the loss of the episodes `index`; policy loss, value loss, entropy, KL and clip fraction; entropies [N, A] and their mask."""
     packing = pack(episodes.valid, index)
     pi, v = packing.take(episodes.pi), packing.take(episodes.v)
     mask = episodes.head_mask.index_select(0, packing.episode)
@@ -145,8 +149,7 @@ def _losses(
         kl = (ratio - 1 - log_ratio).mean()
         clipped = ((ratio - 1).abs() > settings.clip).float().mean()
         seen = torch.stack([policy_loss, value_loss, entropy, kl, clipped])
-        head_means = per_head.sum(0) / mask.sum(0)  # NaN where no decision had the head
-    return policy_loss + settings.value_coef * value_loss - settings.entropy * entropy, seen, head_means
+    return policy_loss + settings.value_coef * value_loss - settings.entropy * entropy, seen, per_head.detach(), mask
 
 
 def _explained_variance(value: Tensor, target: Tensor) -> float:
