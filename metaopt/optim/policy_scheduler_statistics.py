@@ -35,7 +35,7 @@ from torch.optim import Optimizer
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.unitless import mean_statistics
 from metaopt.learners.policies.unitless_adam import Parts
-from metaopt.learners.policies.unitless_blocks import Block, block_statistics, largest, mean_block_statistics
+from metaopt.learners.policies.unitless_blocks import Block, Summed, largest, mean_block_statistics, sum_blocks, summed_statistics
 from metaopt.optim.unitless_adam import UnitlessAdam
 
 __all__ = ["Before", "before_step", "check_step", "step_statistics"]
@@ -150,7 +150,7 @@ def _of_parts(parts: Parts) -> Tensor:
 def _of_batch(formula: "_Formula", group: Mapping[str, Any], members: list[_Member], steps: int) -> Tensor:
     """Return the mean over the tensors of a batch [S]."""
     if members[0].grad.device.type == "cpu":
-        return torch.stack([_of_blocks(formula, group, member, steps) for member in members]).mean(0)
+        return summed_statistics([_sum_blocks(formula, group, member, steps) for member in members]).mean(0)
     parts = [formula(member, group, steps) for member in members]
     ruled = parts[0].denominator is not None
     return mean_statistics(
@@ -164,8 +164,8 @@ def _of_batch(formula: "_Formula", group: Mapping[str, Any], members: list[_Memb
     )
 
 
-def _of_blocks(formula: "_Formula", group: Mapping[str, Any], member: _Member, steps: int) -> Tensor:
-    """Return the statistics of one tensor on the CPU [S]; every part of them is made block by block."""
+def _sum_blocks(formula: "_Formula", group: Mapping[str, Any], member: _Member, steps: int) -> Summed:
+    """Return what the statistics of a tensor on the CPU need; its momentum, denominator and update are made block by block."""
     flat = member.flat()
 
     def make(part: slice) -> Block:
@@ -174,7 +174,7 @@ def _of_blocks(formula: "_Formula", group: Mapping[str, Any], member: _Member, s
         eps = 0.0 if denominator is None else float(group["eps"])
         return Block(block.grad, momentum, denominator, eps, update, block.param, float(rate))
 
-    return block_statistics(largest(flat.grad), flat.grad.numel(), make)
+    return sum_blocks(largest(flat.grad), flat.grad.numel(), make)
 
 
 def _batches(optimizer: Optimizer, before: Before, formula: "_Formula") -> Iterator[tuple[Mapping[str, Any], list[_Member]]]:

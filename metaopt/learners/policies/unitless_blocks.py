@@ -4,9 +4,10 @@
 cut into blocks, all that the statistics need is summed up over each block, and the sums are added in float64. Whoever has to make the
 momentum or the update first makes those of one block at a time too.
 
-Gradient and momentum are multiplied by a power of two before anything is squared, so that squares neither overflow nor vanish: still no bit
-of the result depends on the unit of the loss. The mean log of the update is taken of products of four entries, which is the same sum with a
-quarter of the logarithms; where an entry is beyond 1e9 it may be infinite.
+Very small or large gradients, and their momentum, are multiplied by a power of two before anything is squared, so that squares neither
+overflow nor vanish. Where that is not needed it would change no bit, so none depends on the unit of the loss. The mean log of the update
+is taken of products of four entries, which is the same sum with a quarter of the logarithms; where an entry is beyond 1e9 it may be
+infinite.
 
 Legend: n tensors, B entries of a block, S = 13 statistics.
 """
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from metaopt.learners.policies.unitless import UPDATE_FLOOR, TensorSums, formulas
 
-__all__ = ["BLOCK", "Block", "block_statistics", "blocks", "largest", "mean_block_statistics"]
+__all__ = ["BLOCK", "Block", "Summed", "blocks", "largest", "mean_block_statistics", "sum_blocks", "summed_statistics"]
 
 BLOCK = 1 << 17  # entries: smaller ones cost more in calls than a faster cache gives back
+
+_FAR = 2.0**30  # largest entries of gradients outside of this and its inverse are scaled
 
 
 class Block(NamedTuple):
@@ -53,25 +56,36 @@ def largest(x: Tensor) -> float:
     return max(-low, high)
 
 
-def block_statistics(largest_grad: float, size: int, make: Callable[[slice], Block], clip: float = 1.0) -> Tensor:
-    """Return the statistics of one tensor on the CPU, as `tensor_statistics` does.
+class Summed(NamedTuple):
+    """What blocks of a tensor add up to: ten sums [10] float64, entries, and rate."""
+
+    sums: Tensor
+    size: int
+    rate: float
+
+
+def sum_blocks(largest_grad: float, size: int, make: Callable[[slice], Block]) -> Summed:
+    """Return the sums over a tensor on the CPU.
 
     Args:
         largest_grad: largest size of an entry of the gradient.
         size: entries of the tensor.
         make: returns the block of a slice of the flattened tensor.
-        clip: factor that clipping put on the gradient.
-
-    Returns:
-        [S] float64.
     """
-    scale = math.ldexp(1.0, -math.frexp(largest_grad)[1]) if 0.0 < largest_grad < math.inf else 1.0
+    far = 0.0 < largest_grad < 1 / _FAR or _FAR < largest_grad < math.inf
+    scale = math.ldexp(1.0, -math.frexp(largest_grad)[1]) if far else 1.0
     rows, rate = [], 0.0
     for part in blocks(size):
         block = make(part)
         rows.append(_block_sums(scale, block))
         rate = block.rate
-    gg, mm, uu, pp, gm, gp, gu, noise, above, log = torch.stack(rows).to(torch.float64).sum(0).unbind()
+    return Summed(torch.stack(rows).to(torch.float64).sum(0), size, rate)
+
+
+def summed_statistics(tensors: Sequence[Summed], clip: float = 1.0) -> Tensor:
+    """Return the statistics of tensors, each as `tensor_statistics` has them, [n, S] float64; `clip` is for all."""
+    gg, mm, uu, pp, gm, gp, gu, noise, above, log = torch.stack([one.sums for one in tensors]).unbind(1)
+    size, rate = torch.tensor([(one.size, one.rate) for one in tensors], dtype=torch.float64).unbind(1)
     parts = TensorSums(
         gg.sqrt(),
         mm.sqrt(),
@@ -83,9 +97,9 @@ def block_statistics(largest_grad: float, size: int, make: Callable[[slice], Blo
         _cosine(gu, gg, uu),
         above / size,
         log / size,
-        torch.tensor(math.sqrt(size), dtype=torch.float64),
+        size.sqrt(),
     )
-    return formulas(parts, *(torch.tensor(value, dtype=torch.float64) for value in (rate, clip)))
+    return formulas(parts, rate, torch.tensor(clip, dtype=torch.float64))
 
 
 def mean_block_statistics(
@@ -107,13 +121,14 @@ def mean_block_statistics(
             grad, momentum, denominator, update, param = (x[part] for x in flat)
             return Block(grad, momentum, denominator, e, update, param, rate)
 
-        rows.append(block_statistics(largest(flat[0]), flat[0].numel(), make, float(clip)))
-    return torch.stack(rows).mean(0)
+        rows.append(sum_blocks(largest(flat[0]), flat[0].numel(), make))
+    return summed_statistics(rows, float(clip)).mean(0)
 
 
 def _block_sums(scale: float, block: Block) -> Tensor:
     """Return ten sums over a block, in the dtype of the gradient."""
-    grad, momentum, update, param = block.grad * scale, block.momentum * scale, block.update, block.param
+    update, param = block.update, block.param
+    grad, momentum = (x if scale == 1.0 else x * scale for x in (block.grad, block.momentum))
     noise = momentum - grad
     squares = [torch.dot(x, x) for x in (grad, momentum, update, param)]
     products = [torch.dot(grad, x) for x in (momentum, param, update)]

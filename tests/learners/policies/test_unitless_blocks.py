@@ -7,7 +7,7 @@ import torch
 
 from metaopt.learners.policies import unitless_blocks
 from metaopt.learners.policies.unitless import STATISTICS, mean_statistics, tensor_statistics
-from metaopt.learners.policies.unitless_blocks import BLOCK, Block, block_statistics, blocks, largest, mean_block_statistics
+from metaopt.learners.policies.unitless_blocks import BLOCK, Block, blocks, largest, mean_block_statistics, sum_blocks, summed_statistics
 from metaopt.seeds import key, normal
 
 EPS, RATE = 0.4, 3e-3
@@ -23,7 +23,7 @@ def statistics(grad, momentum, denominator, update, param, eps=EPS, rate=RATE, c
     def make(part):
         return Block(grad[part], momentum[part], denominator[part], eps, update[part], param[part], rate)
 
-    return block_statistics(largest(grad), grad.numel(), make, clip)
+    return summed_statistics([sum_blocks(largest(grad), grad.numel(), make)], clip)[0]
 
 
 def wanted(grad, momentum, denominator, update, param, eps=EPS, rate=RATE, clip=1.0):
@@ -85,8 +85,8 @@ def test_the_unit_of_the_gradient_changes_no_bit(scale):
 
 def test_without_a_denominator_nothing_is_ruled_by_epsilon():
     grad, momentum, _, update, param = tensors(50)
-    found = block_statistics(largest(grad), 50, lambda part: Block(grad[part], momentum[part], None, 0.0, update[part], param[part], RATE))
-    assert found[STATISTICS.index("sqrt_v_hat_gt_epsilon")] == 1
+    found = sum_blocks(largest(grad), 50, lambda part: Block(grad[part], momentum[part], None, 0.0, update[part], param[part], RATE))
+    assert summed_statistics([found])[0, STATISTICS.index("sqrt_v_hat_gt_epsilon")] == 1
 
 
 def test_the_mean_over_tensors_is_the_unweighted_one():
