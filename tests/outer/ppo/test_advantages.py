@@ -39,8 +39,6 @@ def test_with_lambda_1_the_target_is_the_discounted_return() -> None:
     for e, length in enumerate([5, 3]):
         discounted = math.fsum(0.9**k * float(r) for k, r in enumerate(episodes.reward[:length, e]))
         wanted = discounted + 0.9**length * float(episodes.bootstrap[e])
-            episodes.bootstrap[e]
-        )
         assert float(target[0, e]) == pytest.approx(wanted, abs=1e-5)
 
 
