@@ -107,7 +107,7 @@ def evaluate_policy(
                 finals = {who: every[place].final_loss.numpy() for who, every in plays.items()}
                 tables["runs"] += rows.run_rows(task_set.name, one, finals, own)
                 tables["equal"] += rows.equal_loss_rows(task_set.name, one, finals[rows.POLICY], own)
-                tables["trajectories"] += rows.trajectory_rows(task_set.name, one, plays[rows.POLICY][place])
+                tables["trajectories"] += rows.trajectory_rows(task_set.name, one, plays[rows.POLICY][place], own)
     runs, equal, trajectories = (pd.DataFrame(one) for one in tables.values())
     about = {"artifact": f"{artifact.name}@{artifact.fingerprint}", "seeds": seeds, "against": against, "eval_loss": eval_loss}
     about |= {"registers": settings.registers, "guard": guard, "highest_lr": rails.highest}

@@ -18,6 +18,7 @@ __all__ = ["figures"]
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#9a9a9a"
 _MOST_TASKS = 40  # of a dot plot: more cannot be read
+_LEAST_RATE = 1e-5  # a cosine's end is below any axis
 _FEW = 6  # tasks whose rates are shown
 
 
@@ -91,13 +92,13 @@ def _rate_figure(rates: pd.DataFrame) -> bytes:
     chosen = [own[i] for i in range(max(map(len, tasks))) for own in tasks if i < len(own)][:_FEW]
     rows = -(-len(chosen) // 2)
     with canvas(0.6 + 1.6 * rows, 6.4) as figure:
-        panels = figure.subplots(rows, 2, sharex=True, squeeze=False).flat
+        panels = list(figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat)
         for axes, task in zip(panels, chosen, strict=False):
             _rate_panel(axes, rates[rates.task == task], str(task))
-        for axes in list(panels)[len(chosen) :]:
+        for axes in panels[len(chosen) :]:
             axes.set_visible(False)
         figure.supxlabel("share of the run", fontsize=9)
-        figure.supylabel("learning rate; dashed: cosine from 0.001", fontsize=9)
+        figure.supylabel("learning rate; dashed: the best cosine", fontsize=9)
         return picture(figure, ("png",))["png"]
 
 
@@ -105,9 +106,12 @@ def _rate_panel(axes: "Axes", rates: pd.DataFrame, task: str) -> None:
     for _, run in rates.groupby("seed"):
         axes.step([*run.progress, 1.0], [*run.lr, run.lr.iloc[-1]], where="post", color=_BLUE, alpha=0.6, linewidth=1.0)
     at = np.linspace(0.0, 0.99, 100)
-    axes.plot(at, 1e-3 * 0.5 * (1 + np.cos(math.pi * at)), color=_ORANGE, linestyle="--", linewidth=1.0)
+    axes.plot(at, rates.cosine_rate.iloc[0] * 0.5 * (1 + np.cos(math.pi * at)), color=_ORANGE, linestyle="--", linewidth=1.0)
     axes.set_yscale("log")
-    axes.set_title(label(_short(task), 30), fontsize=7.5)
+    axes.set_ylim(bottom=_LEAST_RATE)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.tick_params(labelsize=8)
+    axes.set_title(label(_short(task), 34), fontsize=7.5)
 
 
 def _short(task: str) -> str:

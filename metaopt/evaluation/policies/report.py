@@ -49,7 +49,8 @@ def _set_text(found: PolicyEvaluation, name: str) -> list[str]:
     whole = comparison[comparison.family == EVERY].iloc[0]
     runs = int(rewards[rewards.family == EVERY].runs.iloc[0])
     rejected = sum(found.rejected[name].values())
-    lines = [f"## {name}: {_count(whole.tasks, "task")}, {runs} runs" + (f"; {_count(rejected, 'task')} cannot be scored" if rejected else "")]
+    left_out = f"; {_count(rejected, 'task')} cannot be scored" if rejected else ""
+    lines = [f"## {name}: {_count(whole.tasks, 'task')}, {_count(runs, 'run')}{left_out}"]
     lines.append(_table(("who", "reward", "policy is ahead by", "diverged"), [_who(row) for row in _rows(rewards, EVERY)]))
     if isinstance(whole.get("median"), str):
         ahead = _interval(whole.ahead, whole.ahead_low, whole.ahead_high)

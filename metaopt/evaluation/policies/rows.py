@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metaopt.baselines.budget_runs import RATES
 from metaopt.baselines.comparison import steps_to_equal_loss
 from metaopt.baselines.reference import Reference, score
 from metaopt.evaluation.policies.loop import Play
@@ -88,8 +89,9 @@ def equal_loss_rows(name: str, scored: Scored, policy: Array, found: list[Rivals
                 }
 
 
-def trajectory_rows(name: str, scored: Scored, play: Play) -> Iterator[Row]:
-    """Yield the rate of each run of a play after each decision."""
+def trajectory_rows(name: str, scored: Scored, play: Play, found: list[Rivals]) -> Iterator[Row]:
+    """Yield the rate of each run of a play after each decision, and the best rate of a cosine on its task."""
+    cosines = [RATES[_best_place(rival.cosine)] for rival in found]
     rates = play.values[:, :, 0].tolist()
     for step, row in zip(play.steps, rates, strict=True):
         for run, lr in enumerate(row):
@@ -101,6 +103,7 @@ def trajectory_rows(name: str, scored: Scored, play: Play) -> Iterator[Row]:
                 "seed": run // len(scored.specs),
                 "progress": step / scored.bucket.horizon,
                 "lr": lr,
+                "cosine_rate": cosines[place],
             }
 
 
@@ -122,7 +125,11 @@ def _rows(name: str, scored: Scored, place: int, who: str, losses: Array, refere
 
 def _best(losses: Array) -> Array:
     """Return the losses [K] of the run [N, K] with the least mean."""
+    best: Array = losses[_best_place(losses)]
+    return best
+
+
+def _best_place(losses: Array) -> int:
     with np.errstate(invalid="ignore", over="ignore"):
         means = losses.mean(axis=-1)
-    best: Array = losses[int(np.where(np.isfinite(means), means, np.inf).argmin())]
-    return best
+    return int(np.where(np.isfinite(means), means, np.inf).argmin())

@@ -68,10 +68,14 @@ def reward_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def grid_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean reward and divergence of each run of the grid, by set and family: set, family, who, reward, diverged."""
+    """Return the mean reward and divergence of each run of the grid, by set and family: set, family, who, reward, diverged.
+
+    Sets without the whole grid are left out.
+    """
     rows = [
         {"set": name, "family": family, "who": who, "reward": float(mine.reward.mean()), "diverged": float(mine.diverged.mean())}
         for name, family, own in _parts(runs[runs.who.isin(GRID)])
+        if own.who.nunique() == len(GRID)
         for who, mine in own.groupby("who", sort=False)
     ]
     return pd.DataFrame(rows, columns=["set", "family", "who", "reward", "diverged"])

@@ -1,0 +1,101 @@
+"""The whole evaluation, on a policy that does nothing: it is AdamW, on the same seeds."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from metaopt.errors import ConfigError, TaskError
+from metaopt.evaluation.policies import PolicyEvaluationSetup, TaskSet, default_sets, evaluate_policy
+from metaopt.evaluation.policies.rivals import DEFAULT, GRID
+from metaopt.evaluation.policies.rows import POLICY, RANDOM, REPLAY_CHANGES, REPLAY_RATES, UNGUARDED, UNTRAINED
+from metaopt_envs import Bucket
+from tests.evaluation.policies.made_policies import SMALL, constant, loud
+
+
+def losses(found, who):
+    own = found.runs[found.runs.who == who].sort_values(["task", "seed"])
+    return own.loss.to_numpy()
+
+
+def test_a_policy_that_keeps_everything_is_adamw_on_the_same_seeds(kept):
+    assert losses(kept, POLICY) == pytest.approx(losses(kept, DEFAULT), rel=1e-5)
+
+
+@pytest.mark.parametrize("who", [UNGUARDED, REPLAY_CHANGES, REPLAY_RATES])
+def test_so_are_its_variants(kept, who):
+    assert losses(kept, who) == pytest.approx(losses(kept, POLICY), rel=1e-6)
+
+
+def test_it_needs_as_many_steps_as_adamw(kept):
+    row = kept.factors[(kept.factors.family == "all") & (kept.factors.against == "AdamW 0.001")].iloc[0]
+    assert row.factor <= 1.0 + 1e-6  # the same run, and its curve may have been as low before
+    assert row["median"] > 0.5
+
+
+def test_everybody_runs_on_every_task_and_seed(kept):
+    counts = kept.runs.groupby("who").size()
+    assert set(counts) == {4}
+    assert {POLICY, UNTRAINED, RANDOM, *GRID} < set(counts.index)
+    assert kept.runs.task.nunique() == 2
+    assert losses(kept, RANDOM) != pytest.approx(losses(kept, POLICY))
+
+
+def test_the_table_counts_what_the_rows_say(kept):
+    row = kept.comparison[kept.comparison.family == "all"].iloc[0]
+    means = kept.runs[kept.runs.who.isin(GRID)].groupby("who").reward.mean()
+    mine = kept.runs[kept.runs.who == POLICY].reward.mean()
+    assert row.reward == pytest.approx(mine)
+    assert row.median_reward == pytest.approx(np.median(means))
+    assert row.best_reward == pytest.approx(means.max())
+    assert row.beaten == pytest.approx((means < mine - 1e-9).mean())
+    assert 0 <= row.wins_tuned <= row.wins_cosine <= 1
+
+
+def test_json_is_plain_and_the_same_again(kept, tmp_path):
+    content = json.loads(kept.to_json())
+    assert content["about"]["artifact"].startswith("kept@")
+    assert {"rewards", "comparison", "factors", "grid", "rejected"} < content.keys()
+    assert "runs" not in content
+    written = kept.save(tmp_path)
+    assert written[0].read_text() == kept.to_json()
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == len(kept.runs) + 1
+
+
+@pytest.mark.slow
+def test_no_number_depends_on_the_pool(kept, baseline_store):
+    from metaopt.cluster import LocalPool
+
+    again = evaluate_policy(constant("kept", registers=False), [SMALL], 2, baseline_store, LocalPool(PolicyEvaluationSetup(), 1))
+    assert again.to_json() == kept.to_json()
+
+
+@pytest.mark.slow
+def test_what_a_policy_is_given_it_sees(baseline_store):
+    def found(**options):
+        return losses(evaluate_policy(loud(), [SMALL], 1, baseline_store, **options), POLICY)
+
+    without = found()
+    assert not np.array_equal(without, found(eval_loss=True))
+    assert not np.array_equal(without, found(registers=True))
+
+
+@pytest.mark.slow
+def test_long_runs_have_no_grid_but_a_cosine(baseline_store):
+    light = TaskSet("long", SMALL.buckets, full=False)
+    found = evaluate_policy(constant(), [light], 2, baseline_store)
+    assert found.factors.empty
+    assert found.grid.empty
+    assert math.isnan(found.comparison.wins_tuned.iloc[0])
+    assert found.comparison.wins_cosine.notna().all()
+
+
+def test_bad_input_is_one_line(baseline_store):
+    with pytest.raises(ConfigError, match=r"seeds must be in 1 .. 5, got 6"):
+        evaluate_policy(constant(), [SMALL], seeds=6)
+    with pytest.raises(ConfigError, match="names no families"):
+        default_sets(constant())
+    flat = TaskSet("flat", (Bucket("quadratic", "10x1-none", 4, 1, (3,)),))
+    with pytest.raises((ConfigError, TaskError), match=r"flat|budgets|scored"):
+        evaluate_policy(constant(), [flat], 1, baseline_store)
