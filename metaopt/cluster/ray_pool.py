@@ -1,4 +1,4 @@
-"""A pool of Ray actors. The only module that imports Ray; `metaopt.cluster.make_pool` imports it when it is asked for.
+"""A pool of Ray actors. With `ray_hosts` the only module that imports Ray; `metaopt.cluster.make_pool` imports it when it is asked for.
 
 Ray only starts processes and carries messages: it neither restarts actors nor retries calls (`max_restarts=0`, `max_task_retries=0`),
 because its retries are at-least-once. What happens after a loss is decided by the ledger. One call is in flight for each worker.
