@@ -4,7 +4,6 @@ An update happens whole or not at all: one that leaves a number that is not fini
 """
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -57,7 +56,8 @@ class PPOState:
     def learn(self, step: int, parts: Sequence[Episodes]) -> dict[str, float] | None:
         """Make the update of outer step `step`; return its statistics, or None if it was not finite and nothing has changed.
 
-        Entropies are named by head; a head that no episode had is left out.
+        Entropies are named by head; a head that no episode had is left out. `skipped_batches` had gradients that were not finite: an update
+        of nothing else is none.
         """
         share = step / self._config.outer.steps
         self.optimizer.param_groups[0]["lr"] = self.settings.lr * (1 - share * (1 - self._config.outer.final_lr_frac))
@@ -67,13 +67,14 @@ class PPOState:
             episodes = replace(episodes, **moved)
         before = copy.deepcopy((self.network.state_dict(), self.critic.state_dict(), self.optimizer.state_dict()))
         found = update(self.network, self.critic, self.optimizer, episodes, self.settings, key("update", self._config.seed, step))
-        if not all(bool(torch.isfinite(value).all()) for module in (self.network, self.critic) for value in module.state_dict().values()):
+        states = [*self.network.state_dict().values(), *self.critic.state_dict().values()]
+        if (not found["steps"] and found["skipped"]) or not all(bool(torch.isfinite(value).all()) for value in states):
             self.network.load_state_dict(before[0])
             self.critic.load_state_dict(before[1])
             self.optimizer.load_state_dict(before[2])
             return None
         self.average.add({name: value for name, value in _copied(self.network.state_dict()).items() if value.is_floating_point()})
-        return _named(found)
+        return _named(found, episodes.head_mask.any(0).tolist())
 
     def state(self) -> dict[str, Any]:
         """Return everything, for a checkpoint."""
@@ -91,12 +92,7 @@ def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
 
-def _named(found: Mapping[str, float]) -> dict[str, float]:
-    named = {}
-    for name, value in found.items():
-        head = name.removeprefix(_ENTROPY)
-        if name == head or not head.isdigit():
-            named[name] = value
-        elif not math.isnan(value):
-            named[_ENTROPY + HEADS[int(head)]] = value
-    return named
+def _named(found: Mapping[str, float], there: Sequence[bool]) -> dict[str, float]:
+    named = {name: value for name, value in found.items() if not name.startswith(_ENTROPY) and name != "skipped"}
+    named |= {_ENTROPY + head: found[f"{_ENTROPY}{i}"] for i, head in enumerate(HEADS) if there[i]}
+    return named | {"skipped_batches": found["skipped"]}

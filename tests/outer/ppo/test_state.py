@@ -123,3 +123,13 @@ def test_updates_on_a_gpu_agree_and_their_weights_come_home() -> None:
     again = PPOState(toy_config(), WORLD, "cuda")
     again.load(ppo.state())
     assert torch.equal(again.weights["critic"]["head.weight"], ppo.weights["critic"]["head.weight"])
+
+
+def test_a_batch_that_is_not_finite_is_left_out_and_the_others_count() -> None:
+    ppo = state("outer.ppo.batches=8", "outer.ppo.epochs=1")
+    found = parts(ppo, 0)
+    log_prob = found[0].log_prob.clone()
+    log_prob[0, 0] = -float("inf")  # one episode of eight, a batch each
+    statistics = ppo.learn(0, [replace(found[0], log_prob=log_prob), *found[1:]])
+    assert statistics is not None
+    assert (statistics["steps"], statistics["skipped_batches"]) == (7, 1)
