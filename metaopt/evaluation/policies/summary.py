@@ -49,7 +49,7 @@ def family_interval(rows: pd.DataFrame, column: str, about: str) -> Interval:
 
 
 def reward_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean reward of everybody, of the grid AdamW's default alone, with its interval and the share of runs that diverged, by set and family.
+    """Return the mean reward and the share of diverged runs of everybody, by set and family; of the grid, of the default alone.
 
     Columns: set, family, who, tasks, runs, reward, low, high, diverged, and the paired difference of the policy: ahead, ahead_low,
     ahead_high.

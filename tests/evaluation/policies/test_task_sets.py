@@ -66,13 +66,8 @@ def test_sets_come_from_the_card():
     artifact = constant()
     artifact.card["training"]["distribution"] = entries
     assert trained_families(artifact) == TRAINED
-    assert [one.name for one in default_sets(artifact)] == [
-        "held-out draws",
-        "held-out families",
-        "tiny tables",
-        "10x horizon",
-        "100x horizon",
-    ]
+    names = ["held-out draws", "held-out families", "tiny tables", "10x horizon", "100x horizon"]
+    assert [one.name for one in default_sets(artifact)] == names
     assert {named_set(name, TRAINED).name for name in SETS} == {one.name for one in default_sets(artifact)}
     with pytest.raises(ConfigError, match="'draw' is unknown; did you mean 'draws'"):
         named_set("draw", TRAINED)
