@@ -93,7 +93,7 @@ def update(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     rows: list[Tensor] = []
     norms: list[float] = []
-    spread, present = torch.zeros(len(network.nvec)), torch.zeros(len(network.nvec))
+    spread, present = (advantage.new_zeros(len(network.nvec)) for _ in range(2))
     epochs = 0
     stopped = False
     while epochs < settings.epochs and not stopped:
@@ -122,7 +122,7 @@ def update(
 
 
 def _batches(index: Tensor, batches: int, key: Tensor) -> list[Tensor]:
-    shuffled = index[torch.argsort(seeds.uniform(key, index.shape, torch.float64), stable=True)]
+    shuffled = index[torch.argsort(seeds.uniform(key, index.shape, torch.float64), stable=True).to(index.device)]
     return list(shuffled.tensor_split(min(batches, len(shuffled))))
 
 

@@ -184,10 +184,10 @@ def test_it_learns_what_pays_and_the_critic_what_only_it_can_see() -> None:
     network, critic = networks()
     with torch.no_grad():
         network.heads.weight /= 50.0
-    settings = PPOSettings(lr=1e-2, gae_lambda=0.5, epochs=4, batches=2)
+    settings = PPOSettings(lr=5e-3, gae_lambda=0.5, epochs=4, batches=2)
     optimizer = make_optimizer(network, critic, settings)
     statistics: dict[str, float] = {}
-    for k in range(15):
+    for k in range(25):
         key = seeds.key("learn", k)
         pi, v = seeds.normal(seeds.fold_in(key, 0), (4, 32, INPUTS)), seeds.normal(seeds.fold_in(key, 1), (4, 32, 2))
         with torch.no_grad():
