@@ -138,18 +138,18 @@ def step_statistics(optimizer: Optimizer, before: Before, steps: int) -> Tensor 
         found = [(len(members), _of_batch(formula, group, members, steps)) for group, members in _batches(optimizer, before, formula)]
     if not found:
         return None
-    device = found[0][1].device
-    return torch.stack([row.to(device) * count for count, row in found]).sum(0) / sum(count for count, _ in found)
+    like = found[0][1]
+    return torch.stack([row.to(like) * count for count, row in found]).sum(0) / sum(count for count, _ in found)
 
 
 def _of_parts(parts: Parts) -> Tensor:
-    statistics = mean_block_statistics if parts.grads[0].device.type == "cpu" else mean_statistics
+    statistics = mean_block_statistics if _on_host(parts.grads[0]) else mean_statistics
     return statistics(*parts)
 
 
 def _of_batch(formula: "_Formula", group: Mapping[str, Any], members: list[_Member], steps: int) -> Tensor:
     """Return the mean over the tensors of a batch [S]."""
-    if members[0].grad.device.type == "cpu":
+    if _on_host(members[0].grad):
         return summed_statistics([_sum_blocks(formula, group, member, steps) for member in members]).mean(0)
     parts = [formula(member, group, steps) for member in members]
     ruled = parts[0].denominator is not None
@@ -160,8 +160,18 @@ def _of_batch(formula: "_Formula", group: Mapping[str, Any], members: list[_Memb
         float(group["eps"]) if ruled else 0.5,
         [part.update for part in parts],
         [member.param for member in members],
-        torch.stack([torch.as_tensor(part.rate, dtype=part.update.dtype).to(part.update.device) for part in parts]),
+        _rates(parts),
     )
+
+
+def _rates(parts: list[_Parts]) -> Tensor | float:
+    """Return the rates of tensors of one group [n], or the number that they share, which costs no copy to the device."""
+    rates = [part.rate for part in parts if isinstance(part.rate, Tensor)]
+    return torch.stack([rate.to(parts[0].update) for rate in rates]) if rates else float(parts[0].rate)
+
+
+def _on_host(x: Tensor) -> bool:
+    return x.device.type == "cpu"
 
 
 def _sum_blocks(formula: "_Formula", group: Mapping[str, Any], member: _Member, steps: int) -> Summed:

@@ -1,6 +1,7 @@
 """`PolicyScheduler`: what it sets and when, what is masked, guard rails, units, and errors that name what is wrong."""
 
 import copy
+import itertools
 import math
 import pickle
 import warnings
@@ -15,8 +16,8 @@ from metaopt.artifacts import Artifact, new_card
 from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.learners.policies.knobs import HEADS, KNOBS, REGISTER_ACTIONS, TABLES
 from metaopt.learners.policies.observation import INPUTS, LAYOUT, NAMES
-from metaopt.learners.policies.timing import decision_steps
-from metaopt.optim import LearnedOptimizer, LearnedSchedule, PolicyScheduler, UnitlessAdam
+from metaopt.learners.policies.timing import decision_steps, measured_steps
+from metaopt.optim import LearnedOptimizer, LearnedSchedule, PolicyScheduler, UnitlessAdam, policy_scheduler
 from tests.optim.policies import DECISIONS, TOTAL, Run, always, loss_of, model, policy
 
 OPTIM = torch.optim
@@ -108,6 +109,21 @@ def test_betas_wait_until_their_corrections_are_over() -> None:
     assert turned == {step: step >= 30 for step in turned}
     assert any(turned.values())
     assert Run(lambda p: UnitlessAdam(p), policy()).advance(5).log[0]["action"].keys() >= {"one_minus_beta1", "one_minus_beta2"}
+
+
+def test_the_steps_that_training_measures_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, found = Run(ADAMW, policy(), total_steps=80, decisions=4), list[int]()
+    original = policy_scheduler.step_statistics
+
+    def spy(optimizer: Any, before: Any, steps: int) -> Any:
+        found.append(steps - 1)
+        return original(optimizer, before, steps)
+
+    monkeypatch.setattr(policy_scheduler, "step_statistics", spy)
+    run.advance(80)
+    bounds = (0, *decision_steps(80, 4))
+    assert bounds == (0, 4, 23, 42, 61)
+    assert found == [step for begin, end in itertools.pairwise(bounds) for step in measured_steps(begin, end)]
 
 
 def test_the_evaluation_is_a_callback_or_an_argument() -> None:

@@ -241,7 +241,19 @@ def test_no_row_tells_how_the_loss_is_scaled(name: str) -> None:
         assert torch.equal(found, plain), exponent
 
 
-def test_batches_do_not_matter(monkeypatch) -> None:
+def as_on_an_accelerator(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("metaopt.optim.policy_scheduler_statistics._on_host", lambda _: False)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_accelerator_computes_the_same_in_other_pieces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Walk(MADE[name]).row
+    as_on_an_accelerator(monkeypatch)
+    torch.testing.assert_close(Walk(MADE[name]).row, host, rtol=1e-6, atol=1e-6)
+
+
+def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_on_an_accelerator(monkeypatch)
     whole = Walk(MADE["AdamW"]).row
     monkeypatch.setattr("metaopt.optim.policy_scheduler_statistics._BATCH", 6)
     torch.testing.assert_close(Walk(MADE["AdamW"]).row, whole)
@@ -276,7 +288,10 @@ def test_what_cannot_be_measured_is_left_out() -> None:
     assert float(row[WHERE["cosine_similarity_grad_update"]]) == pytest.approx(1.0)
 
 
-def test_halves_and_doubles_share_a_model() -> None:
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_halves_and_doubles_share_a_model(accelerator: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if accelerator:
+        as_on_an_accelerator(monkeypatch)
     params = [nn.Parameter(numbers(i, 6, 4).to(dtype)) for i, dtype in enumerate((torch.bfloat16, torch.float32, torch.float64))]
     for optimizer in (OPTIM.AdamW(params), OPTIM.SGD(params, lr=0.1, momentum=0.9), OPTIM.Rprop(params)):
         for param in params:
