@@ -145,4 +145,5 @@ def _unitless(values: Tensor, task: Task, params: Params, grads: Params, state: 
     if task.step_scales:  # a factor of the rate; what the statistics call the rate stays that of the knob
         moved = {name: params[name] + task.step_scales.get(name, 1.0) * (value - params[name]) for name, value in moved.items()}
     seen = _Parts(*parts[:3], parts.eps.unbind(), *parts[4:6], parts.rates.unbind(), parts.clip)
-    return {name: moved[name] for name in params}, new_state, seen
+    momentum, largest = ({name: by_name[name] for name in params} for by_name in new_state[:2])  # a carry keeps its order of entries
+    return {name: moved[name] for name in params}, new_state._replace(momentum=momentum, largest=largest), seen
