@@ -34,6 +34,11 @@ def test_a_stage_ends_by_ten_good_steps_in_the_mean() -> None:
     assert walk(stages(), mixed).index(1) == 10, "the mean of the last ten, of which two are still bad, is above"
 
 
+def test_a_stage_is_judged_by_its_own_rewards() -> None:
+    found = stages("outer.curriculum=[{until_reward: -0.5, until_frac: 0.9}, {until_reward: -0.5, until_frac: 0.95}, {}]")
+    assert walk(found, [0.0] * 25) == [0] * 9 + [1] * 10 + [2] * 6
+
+
 def test_steps_without_episodes_do_not_count() -> None:
     assert walk(stages(), [None, -0.1] * 10)[-1] == 1
     assert walk(stages(), [None] * 19)[-1] == 0

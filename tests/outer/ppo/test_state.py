@@ -79,6 +79,27 @@ def test_an_update_that_is_not_finite_is_taken_back() -> None:
         assert all(torch.equal(value, reference.weights[module][name]) for name, value in ppo.weights[module].items())
 
 
+def test_what_good_batches_changed_is_taken_back_too() -> None:
+    ppo, reference = state("outer.ppo.batches=8"), state("outer.ppo.batches=8")
+    found = parts(ppo, 0)
+    pi = found[0].pi.clone()
+    pi[0, 0] = float("inf")  # spoils one batch of eight, and the normaliser at the end
+    assert ppo.learn(0, [replace(found[0], pi=pi), *found[1:]]) is None
+    assert ppo.optimizer.state_dict()["state"] == reference.optimizer.state_dict()["state"] == {}
+    steps(ppo, range(1))
+    steps(reference, range(1))
+    assert all(torch.equal(value, reference.weights["network"][name]) for name, value in ppo.weights["network"].items())
+
+
+def test_every_outer_step_shuffles_anew() -> None:
+    ppo, other = state(), state()
+    found = parts(ppo, 0)
+    ppo.learn(0, found)
+    other.learn(1, found)
+    assert ppo.optimizer.param_groups[0]["lr"] == other.optimizer.param_groups[0]["lr"]
+    assert not torch.equal(ppo.weights["network"]["heads.weight"], other.weights["network"]["heads.weight"])
+
+
 def test_the_rate_falls_in_a_line() -> None:
     ppo = state("outer.final_lr_frac=0.5", "outer.steps=10")
     rates = []

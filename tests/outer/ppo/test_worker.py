@@ -48,6 +48,17 @@ def test_weights_come_with_the_work_and_do_not_stay() -> None:
         assert one.episodes.version == 4
 
 
+def test_values_are_those_of_the_critic_that_came() -> None:
+    world = ToyWorld()
+    policy = weights(world)
+    policy["critic"]["head.bias"] = policy["critic"]["head.bias"] + 2.5
+    pool = LocalPool(CollectSetup(CONFIG, world))
+    work = GroupWork(pool.share(policy), 0, 3, PolicyStageConfig())
+    (result,) = pool.run([WorkItem(0, 0, 0, work)], lambda item, reason: None)
+    episodes = result.value.episodes
+    torch.testing.assert_close(episodes.value, torch.full_like(episodes.value, 2.5), atol=1e-4, rtol=0)
+
+
 def test_rejected_buckets_are_drawn_again_and_counted() -> None:
     (found,) = results(ToyWorld(rejecting=0.5), range(30))
     assert all(isinstance(value, Played) for value in found)
