@@ -3,6 +3,7 @@
 | written | means |
 |---|---|
 | path, bundled or cached name, `Artifact` | the artifact at lr = 1, with its card's default or learned schedule over the task's horizon |
+| the same, of a policy | AdamW from its defaults, with 64 decisions of the policy behind guard rails; no evaluation loss, no registers |
 | `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine |
 | `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; its usual schedule |
 | `BASELINE+SCHEDULE` | a baseline under another schedule |
@@ -22,9 +23,13 @@ from torch import Tensor
 
 from metaopt import artifacts, baselines, learners
 from metaopt.artifacts import Artifact
+from metaopt.artifacts.policy import is_policy, load_policy
 from metaopt.artifacts.schedule import is_schedule, learned_schedule
 from metaopt.errors import ConfigError
 from metaopt.learners import SCHEDULES, GradientLearner, Learner, Schedule
+from metaopt.learners.policies.network import PolicySpec
+from metaopt.learners.policies.policy_learner import PolicyLearner
+from metaopt.learners.policies.starts import inner_start
 from metaopt.learners.update_rules import get_rule
 from metaopt.names import nearest
 
@@ -149,8 +154,9 @@ def _one(entry: LearnerLike) -> Candidate:
 
 def _from_artifact(artifact: Artifact) -> Candidate:
     card = artifact.card
-    if card["kind"] != "update_rule" and not is_schedule(artifact):
-        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']!r}; only update_rule and schedules can be evaluated")
+    if card["kind"] != "update_rule" and not is_schedule(artifact) and not is_policy(artifact):
+        known = "update_rule, schedules and policies"
+        raise ConfigError(f"artifact {artifact.name!r} is of kind {card['kind']!r}; only {known} can be evaluated")
     if card["training"]["outer_steps"] and "horizon" not in card["training"]["support"]:
         raise ConfigError(
             f"artifact {artifact.name!r}: its card tells of meta-training but not on which horizon; save it again with"
@@ -159,12 +165,26 @@ def _from_artifact(artifact: Artifact) -> Candidate:
     if is_schedule(artifact):
         learner, theta = learned_schedule(artifact)
         return Candidate(artifact.name, learner, theta, card, kind=card["kind"])
+    if is_policy(artifact):
+        return _from_policy(artifact)
     given = card["step"]["default_schedule"]
     schedule = Schedule(**given) if given else SCHEDULES["constant"]
     theta = dict(artifact.weights)
     if card["step"]["base_lr"] != 1.0:
         theta["lr"] = torch.tensor(float(card["step"]["base_lr"]))
     return Candidate(artifact.name, GradientLearner(get_rule(card["rule"]["name"], **card["rule"]["options"]), schedule), theta, card)
+
+
+def _from_policy(artifact: Artifact) -> Candidate:
+    """A policy runs from its optimizer's default start, within the guard rails that `PolicyScheduler` has by default."""
+    from metaopt.optim.policy_scheduler_guard import rate_limits
+
+    network = load_policy(artifact)
+    assert isinstance(network.spec, PolicySpec)
+    inner = "adamw" if "adamw" in network.spec.inner else network.spec.inner[0]
+    lowest, highest = rate_limits(True, float(inner_start(inner)[0]), artifact.card["limits"].get("max_lr"))
+    learner = PolicyLearner(network.spec, inner, lowest=lowest, highest=highest)
+    return Candidate(artifact.name, learner, dict(network.state_dict()), artifact.card, kind=artifact.card["kind"])
 
 
 def _from_preset(text: str, name: str, option: str) -> Candidate:

@@ -5,13 +5,17 @@ import dataclasses
 import pytest
 import torch
 
+from metaopt import seeds
 from metaopt.artifacts import Artifact, new_card
+from metaopt.artifacts.policy import policy_artifact
 from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.evaluation.candidates import resolve
 from metaopt.evaluation.runs.fingerprint import fingerprint
 from metaopt.evaluation.suites import load_suite
 from metaopt.learners import SCHEDULES, Schedule, get
 from metaopt.learners.hypergradients.schedule import scheduled_learner
+from metaopt.learners.policies.network import PolicyNetwork, PolicySpec
+from metaopt.learners.policies.policy_learner import PolicyLearner
 
 
 def artifact(name="mine", **fields):
@@ -117,8 +121,23 @@ def test_a_meta_trained_learner_without_its_horizon_is_refused():
 
 
 def test_other_kinds_of_artifact_are_refused():
-    with pytest.raises(ConfigError, match="only update_rule and schedules can be evaluated"):
+    with pytest.raises(ConfigError, match="only update_rule, schedules and policies can be evaluated"):
         resolve(artifact(kind="policy"))
+
+
+def test_a_policy_is_its_learner_within_the_rails_of_the_scheduler():
+    network = PolicyNetwork(PolicySpec(hidden=4), seeds.key("policy"))
+    [one] = resolve(policy_artifact("mine", network, limits={"max_lr": 0.05}))
+    assert (one.name, one.kind) == ("mine", "policy")
+    assert one.learner == PolicyLearner(network.spec, "adamw", 64, 1e-6, 0.05)
+    assert one.theta.keys() == network.state_dict().keys()
+    assert fingerprint(one.learner, one.theta) is not None
+    assert fingerprint(one.learner, one.theta) != fingerprint(dataclasses.replace(one.learner, decisions=8), one.theta)
+    assert all("policy" in task.kinds for task in load_suite("quick").tasks)
+    only = PolicyNetwork(PolicySpec(hidden=4, inner=("unitless_adam",)), seeds.key("policy"))
+    assert resolve(policy_artifact("mine", only))[0].learner.inner == "unitless_adam"
+    with pytest.raises(UnsafeArtifactError, match="hidden=4 does not fit its 0 weights"):
+        resolve(Artifact(policy_artifact("mine", network).card, {}))
 
 
 def test_a_learned_schedule_is_its_learner(tmp_path):
@@ -134,7 +153,7 @@ def test_a_learned_schedule_is_its_learner(tmp_path):
     trained = new_card("mine", "adamw", **fields, training={"outer_steps": 3})
     with pytest.raises(ConfigError, match="its card tells of meta-training but not on which horizon"):
         resolve(Artifact(trained, learner.init_theta(0)))
-    with pytest.raises(ConfigError, match="is of kind 'policy'; only update_rule and schedules can be evaluated"):
+    with pytest.raises(ConfigError, match="is of kind 'policy'; only update_rule, schedules and policies can be evaluated"):
         resolve(Artifact(new_card("other", "adamw", kind="policy", interface="policy/1"), {}))
 
 
