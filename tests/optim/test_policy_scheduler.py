@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from metaopt.artifacts import Artifact, new_card
+from metaopt.artifacts.policy import load_policy
 from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.learners.policies.knobs import HEADS, KNOBS, REGISTER_ACTIONS, TABLES
+from metaopt.learners.policies.network import greedy
 from metaopt.learners.policies.observation import INPUTS, LAYOUT, NAMES
 from metaopt.learners.policies.timing import decision_steps, measured_steps
 from metaopt.optim import LearnedOptimizer, LearnedSchedule, PolicyScheduler, UnitlessAdam, policy_scheduler
@@ -67,6 +69,21 @@ def test_a_factor_is_a_factor() -> None:
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.8 ** len(run.log))
     assert run.log[0]["action"]["lr"] == 0.8
     assert run.log[0]["values"]["lr"] == pytest.approx(0.008)
+
+
+def test_choices_are_those_of_the_network_with_its_memory() -> None:
+    """What was logged is what one pass over all logged inputs says, and would be another without memory."""
+    artifact = policy(seed=2, loud=2000.0)
+    run, network = Run(lambda p: UnitlessAdam(p, lr=0.01), artifact, registers=True, heldout=True).advance(), load_policy(artifact)
+    inputs = torch.tensor([entry["inputs"] for entry in run.log])
+    with torch.no_grad():
+        whole = greedy(network(inputs.unsqueeze(1))[0], network.nvec).squeeze(1)
+        apart = greedy(torch.stack([network.step(row, network.initial_state())[0] for row in inputs]), network.nvec)
+    choices = (REGISTER_ACTIONS, *WIDE)
+    assert not torch.equal(whole, apart)
+    for entry, row in zip(run.log, whole.tolist(), strict=True):
+        if not entry["notes"]:
+            assert entry["action"] == {name: choices[head][row[head]] for head, name in enumerate(HEADS)}
 
 
 def test_groups_keep_their_proportions() -> None:
