@@ -1,6 +1,8 @@
 """The config of a policy: chosen by its learner's kind, as strict as the other root, and unknown to it."""
 
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from metaopt.config import Config, PolicyConfig, load_config, parse_config
 from metaopt.config.limits import check_memory, estimate_policy_bytes
 from metaopt.config.policy import Inner, Knob, PolicyOuterConfig, PPOConfig, is_policy
+from metaopt.config.yaml_core import parse
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.controlled import INNER
 from metaopt.learners.policies.knobs import KNOBS, TABLES
@@ -36,6 +39,9 @@ outer:
   ppo:
     lr: 1e-3
 """
+
+PAGE = Path(__file__).parents[2] / "docs" / "train-a-policy.md"
+SNIPPETS = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
 
 # The hashes of runs that there are: a change of the schema must not make them strangers to their checkpoints.
 HASHES = {
@@ -180,6 +186,25 @@ def test_any_override_gives_a_config_that_reads_back_or_one_line(key: str, value
         assert len(message) < 500
     else:
         assert parse_config(config.to_yaml(), "y").hash == config.hash
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippets_of_the_page_load(snippet: str) -> None:
+    changes = {f"outer.{key}": value for key, value in parse(snippet, "snippet").value["outer"].items()}
+    config = load_config("policy_small", changes)
+    assert isinstance(config, PolicyConfig)
+    assert config.hash != load_config("policy_small").hash
+
+
+def test_the_page_has_snippets_and_the_two_bundled_configs_mean_what_they_say() -> None:
+    assert len(SNIPPETS) == 2
+    small, published = load_config("policy_small"), load_config("policy_published")
+    assert isinstance(small, PolicyConfig)
+    assert isinstance(published, PolicyConfig)
+    assert (small.learner.knobs, small.learner.table, small.outer.collection) == (("lr", "weight_decay"), "wide", "lockstep")
+    assert (published.learner.knobs, published.learner.table, published.learner.hidden) == (KNOBS, "published", 256)
+    assert (published.outer.decisions, published.outer.decisions_per_step, published.outer.max_staleness) == ((2, 128), 768, 4)
+    assert published.outer.ppo == PPOConfig(), "the published settings are the defaults"
 
 
 def test_the_settings_of_the_update_are_those_of_the_trainer() -> None:
