@@ -9,7 +9,7 @@ All functions are pure, work under `torch.func.vmap` and are independent for eac
 import torch
 from torch import Tensor
 
-__all__ = ["entropy", "greedy", "head_entropy", "log_prob", "sample", "split_heads"]
+__all__ = ["entropy", "greedy", "head_entropy", "log_prob", "log_prob_and_entropy", "sample", "split_heads"]
 
 HALF_CELL = 2.0**-25
 NEVER = -1e9  # the log-probability of a choice that a head does not have; finite, so that 0 times it is 0
@@ -35,8 +35,15 @@ def log_prob(logits: Tensor, action: Tensor, nvec: tuple[int, ...], head_mask: T
         nvec: choices of each head.
         head_mask: [..., A] bool, True where a head is there; None: all are.
     """
+    return log_prob_and_entropy(logits, action, nvec, head_mask)[0]
+
+
+def log_prob_and_entropy(logits: Tensor, action: Tensor, nvec: tuple[int, ...], head_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return `log_prob` and `head_entropy` for the price of one."""
+    log_p = split_heads(logits, nvec)
     index = action.clamp(min=0).minimum(torch.tensor(nvec, device=action.device) - 1)
-    return _visible(split_heads(logits, nvec).gather(-1, index.unsqueeze(-1)).squeeze(-1), head_mask).sum(-1)
+    chosen = log_p.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    return _visible(chosen, head_mask).sum(-1), _visible(-(log_p.exp() * log_p).sum(-1), head_mask)
 
 
 def head_entropy(logits: Tensor, nvec: tuple[int, ...], head_mask: Tensor | None = None) -> Tensor:

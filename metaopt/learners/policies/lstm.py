@@ -77,21 +77,20 @@ class _Sequences(torch.autograd.Function):
         gate_gain: Tensor,
         cell_gain: Tensor,
         cell_shift: Tensor,
-        *weights: Tensor,
+        weight: Tensor,
     ) -> tuple[Tensor, Tensor]:
         hidden = h0.shape[-1]
         raw, y = torch.empty_like(gates), torch.empty_like(gates)
         c, z, out = (gates.new_empty((*gates.shape[:2], hidden)) for _ in range(3))
-        turned = [weight.t() for weight in weights]
-        columns = (gates, raw, y, y[..., : 3 * hidden], *torch.split(y, hidden, dim=-1), c, z, out, *raw.unbind(1))
+        turned = weight.transpose(1, 2)
+        columns = (gates, raw, y, y[..., : 3 * hidden], *torch.split(y, hidden, dim=-1), c, z, out)
         norms: list[tuple[Tensor, ...]] = []
         h_before, c_before = h0, c0
         for step in zip(*(torch.split(column, sizes) for column in columns), strict=True):
-            gates_t, raw_t, y_t, sigmoids_t, o_t, f_t, i_t, g_t, c_t, z_t, out_t, *raw_of = step
+            gates_t, raw_t, y_t, sigmoids_t, o_t, f_t, i_t, g_t, c_t, z_t, out_t = step
             if (n := len(out_t)) < len(h_before):
                 h_before, c_before = h_before[:n], c_before[:n]
-            for h_of, weight, to in zip(h_before.unbind(1), turned, raw_of, strict=True):
-                torch.mm(h_of, weight, out=to)
+            torch.bmm(h_before.transpose(0, 1), turned, out=raw_t.transpose(0, 1))
             normal, mean, scale = torch.native_layer_norm(raw_t, (4 * hidden,), None, None, EPS)
             torch.addcmul(gates_t, normal, gate_gain, out=y_t)
             sigmoids_t.sigmoid_()
@@ -104,13 +103,13 @@ class _Sequences(torch.autograd.Function):
             h_before, c_before = out_t, c_t
         if any(ctx.needs_input_grad):
             ctx.sizes, ctx.norms = sizes, norms
-            ctx.save_for_backward(h0, c0, gate_gain, cell_gain, raw, y, c, z, out, *weights)
+            ctx.save_for_backward(h0, c0, gate_gain, cell_gain, raw, y, c, z, out, weight)
         return out, c_before.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
-        h0, c0, gate_gain, cell_gain, raw, y, c, z, out, *weights = ctx.saved_tensors
+        h0, c0, gate_gain, cell_gain, raw, y, c, z, out, weight = ctx.saved_tensors
         sizes, hidden = ctx.sizes, h0.shape[-1]
         o, f, i, g = torch.split(y, hidden, dim=-1)
         # derivatives of h' by the gate o and by the normalised cell, and of c' by the gates f, i, g
@@ -127,10 +126,13 @@ class _Sequences(torch.autograd.Function):
         dc_flow[: sizes[-1]] = d_last
         columns = (dh, by_o, by_z * cell_gain, by_fig, f, raw, c, d_gates, d_gates_o, d_gates_fig)
         steps = list(zip(*(torch.split(column, sizes) for column in columns), ctx.norms, strict=True))
+        n = 0
         for dh_t, by_o_t, by_z_t, by_fig_t, f_t, raw_t, c_t, d_gates_t, d_gates_o_t, d_gates_fig_t, norms in reversed(steps):
             _, mean, scale, _, c_mean, c_scale = norms
-            n = len(dh_t)
-            dh_before, dc_before = dh_flow[:n], dc_flow[:n]
+            if len(dh_t) != n:
+                n = len(dh_t)
+                dh_before, dc_before = dh_flow[:n], dc_flow[:n]
+                dh_before_of = dh_before.transpose(0, 1)
             dh_t += dh_before
             dc_t = _norm_backward(dh_t * by_z_t, c_t, (hidden,), c_mean, c_scale, None, None, _ONLY_INPUT)[0]
             dc_t += dc_before
@@ -138,15 +140,13 @@ class _Sequences(torch.autograd.Function):
             torch.mul(dc_t.unsqueeze(2), by_fig_t, out=d_gates_fig_t)
             torch.mul(dc_t, f_t, out=dc_before)
             d_raw_t = _norm_backward(d_gates_t * gate_gain, raw_t, (4 * hidden,), mean, scale, None, None, _ONLY_INPUT)[0]
-            for d_of, weight, to in zip(d_raw_t.unbind(1), weights, dh_before.unbind(1), strict=True):
-                torch.mm(d_of, weight, out=to)
+            torch.bmm(d_raw_t.transpose(0, 1), weight, out=dh_before_of)
             d_raw.append(d_raw_t)
         normal, c_normal = (torch.cat([norms[k] for norms in ctx.norms]) for k in (0, 3))
         d_shift = dh * by_z
-        h_before = _before(out, h0, sizes)
-        d_weights = [d_of.t() @ h_of for d_of, h_of in zip(torch.cat(d_raw[::-1]).unbind(1), h_before.unbind(1), strict=True)]
+        d_weight = torch.bmm(torch.cat(d_raw[::-1]).permute(1, 2, 0), _before(out, h0, sizes).transpose(0, 1))
         d_gains = (d_gates * normal).sum(0), (d_shift * c_normal).sum(0)
-        return None, d_gates, dh_flow, dc_flow, *d_gains, d_shift.sum(0), *d_weights
+        return None, d_gates, dh_flow, dc_flow, *d_gains, d_shift.sum(0), d_weight
 
 
 def _before(packed: Tensor, start: Tensor, sizes: list[int]) -> Tensor:
@@ -202,9 +202,7 @@ def lstm_sequences(
     """
     gates = torch.stack([cell.input_gates(x) for cell, x in zip(cells, inputs, strict=True)], dim=1)
     h0, c0 = (torch.stack(parts, dim=1) for parts in zip(*states, strict=True))
-    gate_gain, cell_gain, cell_shift = (
-        torch.stack(parts) for parts in zip(*((cell.gate_gain, cell.cell_gain, cell.cell_shift) for cell in cells), strict=True)
-    )
-    weights = [cell.weight for cell in cells]
-    out, c = _Sequences.apply(list(sizes), gates, h0, c0, gate_gain, cell_gain, cell_shift, *weights)  # type: ignore[no-untyped-call]
+    own = zip(*((cell.gate_gain, cell.cell_gain, cell.cell_shift, cell.weight) for cell in cells), strict=True)
+    weights = [torch.stack(parts) for parts in own]
+    out, c = _Sequences.apply(list(sizes), gates, h0, c0, *weights)  # type: ignore[no-untyped-call]
     return [(out_of, (out_of[-sizes[-1] :], c_of)) for out_of, c_of in zip(out.unbind(1), c.unbind(1), strict=True)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metaopt import seeds
-from metaopt.learners.policies.heads import head_entropy, log_prob
+from metaopt.learners.policies.heads import log_prob_and_entropy
 from metaopt.learners.policies.network import PolicyNetwork, packed_features
 from metaopt.outer.ppo.advantages import advantages, normalised
 from metaopt.outer.ppo.critic import Critic
@@ -138,12 +138,12 @@ def _losses(
     (features, _), (value_features, _) = packed_features([network.trunk, critic.trunk], inputs, states, packing.sizes)
     logits = network.heads(features)
     value = critic.head(value_features).squeeze(-1)
-    log_ratio = log_prob(logits, packing.take(episodes.action), network.nvec, mask) - packing.take(episodes.log_prob)
+    log_p, per_head = log_prob_and_entropy(logits, packing.take(episodes.action), network.nvec, mask)
+    log_ratio = log_p - packing.take(episodes.log_prob)
     ratio = log_ratio.exp()
     gain = packing.take(advantage)
     policy_loss = -torch.minimum(ratio * gain, ratio.clamp(1 - settings.clip, 1 + settings.clip) * gain).mean()
     value_loss = (value - packing.take(target)).square().mean()
-    per_head = head_entropy(logits, network.nvec, mask)
     entropy = per_head.sum(-1).mean()
     with torch.no_grad():
         kl = (ratio - 1 - log_ratio).mean()

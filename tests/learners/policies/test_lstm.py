@@ -59,7 +59,7 @@ def test_a_step_is_the_equations() -> None:
 def test_backward_against_finite_differences(cells: int, sizes: list[int]) -> None:
     rows, episodes, hidden = sum(sizes), sizes[0], 2
     shapes = [(rows, cells, 4 * hidden), (episodes, cells, hidden), (episodes, cells, hidden), (cells, 4 * hidden)]
-    shapes += [(cells, hidden), (cells, hidden), *[(4 * hidden, hidden)] * cells]
+    shapes += [(cells, hidden), (cells, hidden), (cells, 4 * hidden, hidden)]
     given = [draw(place, *shape).requires_grad_() for place, shape in enumerate(shapes)]
     assert torch.autograd.gradcheck(lambda *tensors: _Sequences.apply(sizes, *tensors), given)
 
