@@ -88,12 +88,13 @@ def write_knobs(optimizer: Optimizer, values: Knobs, start: Knobs, shares: dict[
         shares: for each knob of `SCALED` every group's share of it; extended here for groups that were added later.
     """
     groups = optimizer.param_groups
+    for name in SCALED.keys() & start.keys():
+        known = shares.setdefault(name, [])
+        known.extend(_number(group, SCALED[name]) / start[name] for group in groups[len(known) :])
     for name, value in values.items():
         if name in SCALED:
-            key, known = SCALED[name], shares.setdefault(name, [])
-            known.extend(_number(group, key) / start[name] for group in groups[len(known) :])
-            for group, share in zip(groups, known, strict=True):
-                _put(group, key, value * share)
+            for group, share in zip(groups, shares[name], strict=True):
+                _put(group, SCALED[name], value * share)
         else:
             for group in groups:
                 if name in _OWN:

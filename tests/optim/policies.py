@@ -16,12 +16,16 @@ TOTAL, DECISIONS = 36, 8
 EXAMPLES, FEATURES = 24, 3
 
 
-def policy(seed: int = 0, loud: float = 200.0, hidden: int = 12, name: str = "mine", card: dict[str, Any] | None = None, **spec: Any):
-    """An artifact of a network whose heads are `loud` times those of a fresh one, so that its choices depend on what it sees."""
+def policy(seed: int = 0, loud: float = 200.0, hidden: int = 12, saves: bool = False, **spec: Any) -> Artifact:
+    """An artifact of a network whose heads are `loud` times those of a fresh one, so that its choices depend on what it sees.
+
+    With `saves` it always saves to a register or swaps with one.
+    """
     network = PolicyNetwork(PolicySpec(hidden=hidden, **spec), seeds.key("policy of a test", seed))
     with torch.no_grad():
         network.heads.weight.mul_(loud)
-    return policy_artifact(name, network, **(card or {}))
+        network.heads.bias[4:10] += 1e3 * saves
+    return policy_artifact("mine", network)
 
 
 def always(choices: dict[int, int], **spec: Any) -> Artifact:

@@ -301,10 +301,11 @@ def told(run: Run) -> list[dict[str, Any]]:
 def test_the_unit_of_the_loss_changes_no_bit(make: Any) -> None:
     """Observations, choices and weights of whole runs are equal, registers and evaluations included."""
     options: dict[str, Any] = {"registers": True, "heldout": True, "guard": (0.1, 2.0)}  # overflow would know the unit
-    plain = Run(lambda p: make(p, 1.0), policy(seed=2), **options).advance()
+    plain = Run(lambda p: make(p, 1.0), policy(seed=2, saves=True), **options).advance()
     assert len({tuple(entry["action"].items()) for entry in plain.log}) > 1, "decisions vary"
+    assert any(call == "load" for call, _ in plain.calls)
     for scale in SCALES:
-        scaled = Run(lambda p, scale=scale: make(p, scale), policy(seed=2), scale, **options).advance()
+        scaled = Run(lambda p, scale=scale: make(p, scale), policy(seed=2, saves=True), scale, **options).advance()
         assert all(torch.equal(a, b) for a, b in zip(plain.weights(), scaled.weights(), strict=True)), scale
         if isinstance(scaled.optimizer, OPTIM.SGD):  # whose rate has the unit of the loss
             for a, b in zip(plain.log, scaled.log, strict=True):

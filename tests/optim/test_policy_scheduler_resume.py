@@ -46,15 +46,16 @@ def assert_same(one: Any, other: Any) -> None:
             assert a == b
 
 
-@pytest.mark.parametrize("at", [1, 4, 7, 14, 33])
+@pytest.mark.parametrize("at", [1, 7, 33])
 @pytest.mark.parametrize("name", MADE)
 def test_resume_is_bitwise(name: str, at: int, tmp_path: Path) -> None:
     class Mine(Run):
-        made, artifact = staticmethod(MADE[name]), policy(seed=2)
+        made, artifact = staticmethod(MADE[name]), policy(seed=2, saves=True)
 
     options: dict[str, Any] = {"registers": True, "heldout": True, "guard": (0.1, 2.0)}
     whole = Mine(Mine.made, Mine.artifact, **options).advance()
     part = resumed(Mine(Mine.made, Mine.artifact, **options).advance(at), tmp_path / "saved.pt", **options).advance(TOTAL - at)
+    assert any(call == "load" for call, _ in whole.calls)
     assert whole.log == part.log
     assert all(torch.equal(a, b) for a, b in zip(whole.weights(), part.weights(), strict=True))
     assert_same(whole.scheduler.state_dict(), part.scheduler.state_dict())
@@ -133,7 +134,7 @@ def ranks(rank: int, world: int, store: str, out: str) -> None:
         dist.all_reduce(loss)  # as evaluations do; only fair if every rank is asked
         return loss + rank
 
-    scheduler = PolicyScheduler(optimizer, policy(seed=2), TOTAL, 8, evaluate, save, load)
+    scheduler = PolicyScheduler(optimizer, policy(seed=2, saves=True), TOTAL, 8, evaluate, save, load)
     for at in range(TOTAL):
         optimizer.zero_grad()
         loss = loss_of(net, 2 * at + rank)
@@ -156,6 +157,6 @@ def test_two_ranks_follow_the_first(tmp_path: Path) -> None:
     first, second = (torch.load(tmp_path / f"rank{rank}", weights_only=True) for rank in (0, 1))
     assert first["log"] == second["log"]
     assert len(first["log"]) == 8
-    assert any(entry["action"]["registers"] != "none" for entry in first["log"])
+    assert sum(name.startswith("load") for name in first["asked"]) > 0
     assert first["asked"] == second["asked"]
     assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))
