@@ -118,7 +118,7 @@ class PolicyScheduler:
             eval_loss: on held-out data, where there is no `eval_fn`; a decision uses the last one since the decision before.
         """
         if eval_loss is not None:
-            self._eval_loss = float(eval_loss)
+            self._eval_loss = float(eval_loss.detach() if isinstance(eval_loss, Tensor) else eval_loss)
         if self._counted == self._taken:
             return  # the optimizer has skipped its step
         self._counted = self._taken

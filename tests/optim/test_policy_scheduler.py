@@ -152,7 +152,7 @@ def test_the_evaluation_is_a_callback_or_an_argument() -> None:
         loss = loss_of(passed.net, at)
         loss.backward()
         passed.optimizer.step()
-        passed.scheduler.step(loss.detach(), eval_loss=2.5 if at == 1 else None)
+        passed.scheduler.step(loss, eval_loss=loss * 0 + 2.5 if at == 1 else None)
     assert [entry["eval_loss"] for entry in passed.log] == [2.5, None], "one that is older than the last decision is none"
 
 

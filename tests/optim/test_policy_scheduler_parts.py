@@ -83,6 +83,7 @@ def test_groups_keep_their_proportions_also_later_ones() -> None:
     optimizer = OPTIM.AdamW(groups, weight_decay=0.4)
     start, shares = initial_knobs(optimizer), dict[str, list[float]]()
     write_knobs(optimizer, {}, start, shares)
+    assert shares["lr"] == [0.0, 1.0, 0.5], "noted before anything is written"
     write_knobs(optimizer, {"lr": 0.02, "weight_decay": 0.8}, start, shares)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0, 0.02, 0.01])
     assert [group["weight_decay"] for group in optimizer.param_groups] == pytest.approx([0.8, 0.8, 0.0])
