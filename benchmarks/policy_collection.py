@@ -58,6 +58,9 @@ class Sleeping:
     def met(self) -> Met:
         return Met((), {})
 
+    def prepare(self, pool: Any, progress: Any, stopped: Any) -> dict[str, int]:
+        return {}
+
 
 class Sleeper:
     def __init__(self, world: Sleeping) -> None:
@@ -93,7 +96,9 @@ def decisions_per_s(config: PolicyConfig, workers: int) -> float:
     """Return decisions over the time of the outer steps, without the first one."""
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(config, Path(folder) / "run", workers=workers, world=Sleeping(config.outer.group_runs, 0.01))
-        rows, times = (read_rows(Path(folder) / "run" / f"{name}.jsonl")[1:] for name in ("metrics", "timing"))
+        rows, times = (
+            [row for row in read_rows(Path(folder) / "run" / f"{name}.jsonl") if row["step"] > 1] for name in ("metrics", "timing")
+        )
     return float(sum(row["decisions"] for row in rows) / sum(row["seconds"] for row in times))
 
 

@@ -1,6 +1,7 @@
 """A whole run of policy training: from a config to a run directory with an artifact, begun or resumed."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,6 +109,10 @@ def train(
                 _log.warning("resuming after outer step %d of %d; at most %d were lost", found.step, outer.steps, every)
             loop = PolicyLoop(config, world, directory, pool, state, meta, device)
             try:
+                begin = time.monotonic()
+                unscored = world.prepare(pool, progress, lambda: stop.requested)
+                if found is None:
+                    loop.timing.append({"step": 0, "seconds": time.monotonic() - begin, "unscored_tasks": unscored, "worker_s": 0.0})
                 loop.run(stop, progress)
             finally:
                 loop.close()

@@ -1,4 +1,4 @@
-"""What a worker of policy training runs: one group of episodes a piece of work, with the policy that comes with it.
+"""What a worker of policy training runs: groups of episodes with the policy that comes with them, and before that reference curves.
 
 A worker keeps nothing between two pieces that could change a result: whoever plays a group gets the same episodes.
 """
@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from metaopt.baselines.budget_losses import BudgetWorker
+from metaopt.baselines.budget_runs import BudgetRuns
+from metaopt.baselines.runs import Curves
 from metaopt.cluster import Shared, WorkItem
 from metaopt.config import PolicyConfig
 from metaopt.config.policy import PolicyStageConfig
@@ -82,9 +85,11 @@ class CollectWorker:
         self._world, self._group = world, world.make()
         self._network, self._critic = fresh_networks(config, world)
 
-    def handle(self, item: WorkItem) -> Played | Rejected:
-        """Return the episodes of the item's group; buckets that cannot be scored are drawn again."""
-        work: GroupWork = item.payload
+    def handle(self, item: WorkItem) -> Played | Rejected | Curves:
+        """Return the episodes of the item's group; buckets that cannot be scored are drawn again. Or the curves of a reference."""
+        work: GroupWork | BudgetRuns = item.payload
+        if isinstance(work, BudgetRuns):
+            return BudgetWorker().handle(item)
         weights = work.policy.get()
         self._network.load_state_dict(weights["network"])
         self._critic.load_state_dict(weights["critic"])

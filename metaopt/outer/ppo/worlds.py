@@ -7,7 +7,9 @@ Legend: E episodes of a group, I policy inputs, V critic inputs, A heads, T deci
 """
 
 import importlib
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,12 +17,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metaopt.baselines.reference import degenerate, references
+from metaopt.cluster import Pool
 from metaopt.config import PolicyConfig
 from metaopt.config.policy import PolicyStageConfig
-from metaopt.errors import ConfigError
-from metaopt.tasks.support import number_support, template_support
+from metaopt.errors import ConfigError, WorkerLostError
+from metaopt.progress import Progress
+from metaopt.tasks import TaskSpec
+from metaopt.tasks.support import Support, number_support, template_support
 
 __all__ = ["Bucket", "ControlWorld", "Group", "Met", "Observation", "World"]
+
+_AT_ONCE = 4  # tasks a worker between two reports of progress
+_log = logging.getLogger(__name__)
 
 Observation = Mapping[str, NDArray[np.float32]]
 
@@ -81,6 +90,9 @@ class World(Protocol):
     def met(self) -> "Met":
         """Return what the policy meets in training."""
 
+    def prepare(self, pool: Pool, progress: Progress | None, stopped: Callable[[], bool]) -> Mapping[str, int]:
+        """Compute on the pool what episodes would wait for, until `stopped`; return how many tasks cannot be scored, by reason."""
+
 
 @dataclass(frozen=True)
 class ControlWorld:
@@ -126,14 +138,37 @@ class ControlWorld:
 
     def met(self) -> Met:
         """Return the hashes of all tasks, and the support of their templates and horizons."""
-        specs = [spec for buckets in self._pool.kinds.values() for bucket in buckets for spec in bucket.specs()]
+        specs = self._specs()
         horizons = [spec.horizon for spec in specs]
-        support = {
+        support: Support = {
             **(template_support(sorted({f"{spec.family}/{spec.template}" for spec in specs})) or {}),
             "horizon": [min(horizons), max(horizons)],
             **number_support([()]),
         }
         return Met(tuple(sorted({spec.hash for spec in specs})), support)
+
+    def prepare(self, pool: Pool, progress: Progress | None, stopped: Callable[[], bool]) -> Mapping[str, int]:
+        """Compute the reference curves that no store has yet, and keep them where workers of this machine find them.
+
+        A worker computes what it lacks by itself, but two may then do the same, and nobody sees how far they are.
+        """
+        specs, reasons = self._specs(), Counter[str]()
+        size = _AT_ONCE * pool.workers
+        for begin in range(0, len(specs), size):
+            if stopped():
+                break
+            if progress is not None:
+                progress("reference curve", begin, len(specs))
+            try:
+                reasons += degenerate(references(specs[begin : begin + size], pool=pool), self.config.outer.against)
+            except WorkerLostError as error:  # whoever draws the task meets the same, and gives its group up
+                _log.warning("%s", error)
+        if progress is not None and not stopped():
+            progress("reference curve", len(specs), len(specs))
+        return dict(sorted(reasons.items()))
+
+    def _specs(self) -> list[TaskSpec]:
+        return [spec for buckets in self._pool.kinds.values() for bucket in buckets for spec in bucket.specs()]
 
 
 def _environments() -> Any:

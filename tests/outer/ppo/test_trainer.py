@@ -53,7 +53,9 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert [path.name for path in sorted((undisturbed / "checkpoints").iterdir())] == ["step-00000003", "step-00000006", "step-00000008"]
     assert {path.name for path in (undisturbed / "plots").iterdir()} == {"reward.png", "entropy.png", "update.png"}
     timing = [json.loads(line) for line in (undisturbed / "timing.jsonl").read_text().splitlines()]
-    assert all(0 < row["update_s"] < row["seconds"] for row in timing)
+    assert timing[0]["unscored_tasks"] == {}
+    assert all(0 < row["update_s"] < row["seconds"] for row in timing[1:])
+    assert [row["step"] for row in timing] == list(range(9))
     config = toy_config()
     card = load(str(undisturbed / "artifact")).card
     assert (card["kind"], card["name"], card["limits"]["max_lr"]) == ("policy", "toy", 0.1)

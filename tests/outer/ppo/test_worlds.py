@@ -2,15 +2,18 @@
 
 import pickle
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metaopt import tasks
+from metaopt.cluster import LocalPool
 from metaopt.config.policy import PolicyStageConfig
 from metaopt.errors import ConfigError
+from metaopt.outer.ppo.worker import CollectSetup
 from metaopt.outer.ppo.worlds import ControlWorld
-from tests.outer.ppo.toys import toy_config
+from tests.outer.ppo.toys import ToyWorld, toy_config
 
 CONFIG = toy_config(
     "outer.template_tasks=2",
@@ -64,6 +67,25 @@ def test_the_card_knows_what_was_met() -> None:
     assert 16 <= met.support["horizon"][0] < met.support["horizon"][1] <= 64
     assert len(met.task_hashes) == 2 * 2 * sum(len(tasks.get(name).templates("meta_train")) for name in ("quadratic", "digits_mlp"))
     assert all(spec.hash in met.task_hashes for spec in world().draw(3, ALL).specs())
+
+
+def test_references_are_prepared_once_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("METAOPT_CACHE", str(tmp_path))
+    tiny = toy_config("tasks=[{family: quadratic, horizon: [16, 32], templates: 2}]", "outer.template_tasks=3")
+    control, told = ControlWorld(tiny), []
+    pool = LocalPool(CollectSetup(tiny, ToyWorld()))
+
+    def progress(what: str, done: int, total: int, numbers: object = None) -> None:
+        told.append((what, done, total))
+
+    reasons = control.prepare(pool, progress, lambda: False)
+    assert told == [("reference curve", done, 12) for done in (0, 4, 8, 12)]
+    assert sum(reasons.values()) <= 12
+    assert pool.stats.issued == 12
+    assert control.prepare(pool, None, lambda: False) == reasons
+    assert pool.stats.issued == 12, "the second time they are there"
+    assert ControlWorld(toy_config()).prepare(pool, progress, lambda: True) == {}
+    assert len(told) == 4, "a signal ends it"
 
 
 def test_without_the_package_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,9 @@ class ToyWorld:
     def met(self) -> Met:
         return Met(("0123456789abcdef",), {"horizon": [16, 40], "family": sorted(self.families)})
 
+    def prepare(self, pool: Any, progress: Any, stopped: Any) -> dict[str, int]:
+        return {}
+
 
 def committed(run_dir: Path) -> dict[str, bytes]:
     """Everything that must not depend on workers, kills and resumes."""
