@@ -22,6 +22,7 @@ The package imports `metaopt_envs`, and so gymnasium; nothing else in `metaopt.e
 """
 
 from metaopt.evaluation.policies.evaluate import default_sets, evaluate_policy
+from metaopt.evaluation.policies.explain import Explanation, explain_policy
 from metaopt.evaluation.policies.jobs import PolicyEvaluationSetup
 from metaopt.evaluation.policies.report import report_text, write_report
 from metaopt.evaluation.policies.results import PolicyEvaluation
@@ -40,11 +41,13 @@ from metaopt.evaluation.policies.task_sets import (
 __all__ = [
     "DECISIONS",
     "SETS",
+    "Explanation",
     "PolicyEvaluation",
     "PolicyEvaluationSetup",
     "TaskSet",
     "default_sets",
     "evaluate_policy",
+    "explain_policy",
     "held_out_draws",
     "held_out_families",
     "long_horizons",

@@ -5,30 +5,26 @@ Legend: K seeds.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pandas as pd
-from torch import Tensor
 
 from metaopt.artifacts import Artifact
-from metaopt.artifacts.policy import load_policy, policy_artifact
+from metaopt.artifacts.policy import load_policy
 from metaopt.baselines.comparison import SEEDS
 from metaopt.baselines.reference import Against
 from metaopt.baselines.store import Store
 from metaopt.cluster import Pool
 from metaopt.errors import ConfigError, TaskError
-from metaopt.evaluation.policies import open_loop, rows, summary
-from metaopt.evaluation.policies.jobs import PlayJob, Who, own_pool, run_plays
-from metaopt.evaluation.policies.loop import Play, Rails
+from metaopt.evaluation.policies import rows, summary
+from metaopt.evaluation.policies.jobs import own_pool
+from metaopt.evaluation.policies.loop import Rails
+from metaopt.evaluation.policies.plays import closed_loops, play_settings, replays, variants
 from metaopt.evaluation.policies.results import PolicyEvaluation
-from metaopt.evaluation.policies.rivals import Scored, rivals, scored_buckets
+from metaopt.evaluation.policies.rivals import rivals, scored_buckets
 from metaopt.evaluation.policies.task_sets import SETS, TaskSet, named_set, trained_families
-from metaopt.learners.policies.network import PolicyNetwork, PolicySpec
-from metaopt.learners.policies.starts import inner_start
-from metaopt.seeds import key
-from metaopt_envs.settings import Settings
+from metaopt.learners.policies.network import PolicySpec
 
-__all__ = ["default_sets", "evaluate_policy", "play_settings"]
+__all__ = ["default_sets", "evaluate_policy"]
 
 
 def default_sets(artifact: Artifact) -> list[TaskSet]:
@@ -39,19 +35,6 @@ def default_sets(artifact: Artifact) -> list[TaskSet]:
     """
     trained = trained_families(artifact)
     return [named_set(name, trained) for name in SETS]
-
-
-def play_settings(spec: PolicySpec, eval_loss: bool, registers: bool) -> Settings:
-    """Return settings in which a policy sees and has what it is given, always."""
-    return Settings(
-        table=spec.table,
-        knobs=spec.knobs,
-        registers=registers and spec.registers,
-        knob_missing=0.0,
-        eval_missing=0.0 if eval_loss else 1.0,
-        registers_missing=0.0,
-        perturbed=0.0,
-    )
 
 
 def evaluate_policy(
@@ -87,7 +70,6 @@ def evaluate_policy(
         raise ConfigError(f"seeds must be in 1 .. {SEEDS}, got {seeds}")
     network = load_policy(artifact)
     assert isinstance(network.spec, PolicySpec)
-    fresh = policy_artifact("untrained", PolicyNetwork(network.spec, key("untrained policy")))
     settings = play_settings(network.spec, eval_loss, registers)
     rails = Rails(guard, artifact.card["limits"].get("max_lr"))
     chosen = default_sets(artifact) if sets is None else list(sets)
@@ -100,7 +82,8 @@ def evaluate_policy(
             rejected[task_set.name] = dict(reasons)
             if not scored:
                 raise TaskError(f"no task of {task_set.name} can be scored: {', '.join(sorted(reasons))}; choose others")
-            plays = _plays(scored, artifact, fresh, settings, rails, workers)
+            plays = closed_loops(variants(artifact, network.spec, rails), scored, settings, workers)
+            plays |= replays(artifact, plays[rows.POLICY], scored, settings, workers)
             found = iter(rivals([spec for one in scored for spec in one.specs], seeds, task_set.full, store, workers))
             for place, one in enumerate(scored):
                 own = [next(found) for _ in one.specs]
@@ -122,36 +105,3 @@ def evaluate_policy(
         equal=equal,
         trajectories=trajectories,
     )
-
-
-def _plays(
-    scored: Sequence[Scored], artifact: Artifact, fresh: Artifact, settings: Settings, rails: Rails, pool: Pool
-) -> dict[str, list[Play]]:
-    """Return the plays of every actor on every bucket; replays last, because they repeat what the policy did on all of them."""
-    actors: tuple[tuple[str, Who, Artifact, Rails], ...] = (
-        (rows.POLICY, "greedy", artifact, rails),
-        (rows.UNGUARDED, "greedy", artifact, replace(rails, guard=False)),
-        (rows.UNTRAINED, "greedy", fresh, rails),
-        (rows.RANDOM, "random", artifact, rails),
-    )
-    jobs = {
-        who: [PlayJob(actor, source, one.bucket, settings, one.run_seeds, own, one.scorer) for one in scored]
-        for who, actor, source, own in actors
-    }
-    found = _by_actor(jobs, pool)
-    changes, rates = open_loop.mean_changes(found[rows.POLICY]), open_loop.mean_rates(found[rows.POLICY])
-
-    def blind(one: Scored, play: Play, given: open_loop.Array | None) -> PlayJob:
-        values: Tensor = open_loop.replayed(changes, inner_start(one.bucket.inner), len(play.steps), given)
-        return PlayJob("replay", artifact, one.bucket, settings, one.run_seeds, rails, one.scorer, values)
-
-    replays = {
-        who: [blind(one, play, given) for one, play in zip(scored, found[rows.POLICY], strict=True)]
-        for who, given in ((rows.REPLAY_CHANGES, None), (rows.REPLAY_RATES, rates))
-    }
-    return found | _by_actor(replays, pool)
-
-
-def _by_actor(jobs: dict[str, list[PlayJob]], pool: Pool) -> dict[str, list[Play]]:
-    found = iter(run_plays([job for own in jobs.values() for job in own], pool))
-    return {who: [next(found) for _ in own] for who, own in jobs.items()}

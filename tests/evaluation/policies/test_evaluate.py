@@ -2,15 +2,16 @@
 
 import json
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
+from metaopt.artifacts import load
 from metaopt.errors import ConfigError, TaskError
 from metaopt.evaluation.policies import PolicyEvaluationSetup, TaskSet, default_sets, evaluate_policy
 from metaopt.evaluation.policies.rivals import DEFAULT, GRID
 from metaopt.evaluation.policies.rows import POLICY, RANDOM, REPLAY_CHANGES, REPLAY_RATES, UNGUARDED, UNTRAINED
-from metaopt_envs import Bucket
 from tests.evaluation.policies.made_policies import SMALL, constant, loud
 
 
@@ -91,11 +92,16 @@ def test_long_runs_have_no_grid_but_a_cosine(baseline_store):
     assert found.comparison.wins_cosine.notna().all()
 
 
-def test_bad_input_is_one_line(baseline_store):
+def test_bad_input_is_one_line():
     with pytest.raises(ConfigError, match=r"seeds must be in 1 .. 5, got 6"):
         evaluate_policy(constant(), [SMALL], seeds=6)
     with pytest.raises(ConfigError, match="names no families"):
         default_sets(constant())
-    flat = TaskSet("flat", (Bucket("quadratic", "10x1-none", 4, 1, (3,)),))
-    with pytest.raises((ConfigError, TaskError), match=r"flat|budgets|scored"):
-        evaluate_policy(constant(), [flat], 1, baseline_store)
+    with pytest.raises(ConfigError, match="is of kind update_rule, no policy"):
+        evaluate_policy(load("celo2-base"), [SMALL])
+
+
+def test_a_set_that_cannot_be_scored_is_one_line(baseline_store, monkeypatch):
+    monkeypatch.setattr("metaopt.evaluation.policies.evaluate.scored_buckets", lambda *_: ([], Counter({"the curve is flat": 2})))
+    with pytest.raises(TaskError, match="no task of small can be scored: the curve is flat; choose others"):
+        evaluate_policy(constant(), [SMALL], 1, baseline_store)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from metaopt.artifacts.policy import load_policy
-from metaopt.evaluation.policies.evaluate import play_settings
 from metaopt.evaluation.policies.loop import GuardedGroup, Rails, greedy_actor, play, random_actor, replay
+from metaopt.evaluation.policies.plays import play_settings
 from metaopt.learners.policies.knobs import HEADS, KNOBS
 from metaopt.learners.policies.network import PolicySpec
 from metaopt.learners.policies.observation import LAYOUT, NAMES

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from metaopt.evaluation.policies import report_text, write_report
 from metaopt.evaluation.policies.figures import figures
 
@@ -22,11 +24,9 @@ def test_rejected_tasks_are_counted(kept):
     assert "3 tasks cannot be scored" in report_text(dataclasses.replace(kept, rejected={"small": {"flat": 2, "poor": 1}}))
 
 
-def test_figures_are_pictures_and_the_same_again(kept):
-    drawn = figures(kept)
-    assert set(drawn) == {"steps_small", "rewards_small", "rates_small"}
-    assert all(content.startswith(PNG) for content in drawn.values())
-    assert figures(kept)["rates_small"] == drawn["rates_small"]
+@pytest.mark.slow
+def test_figures_are_the_same_again(kept):
+    assert figures(kept) == figures(kept)
 
 
 def test_everything_is_written(kept, tmp_path):
@@ -41,4 +41,4 @@ def test_everything_is_written(kept, tmp_path):
         "rewards_small.png",
         "rates_small.png",
     }
-    assert all(path.stat().st_size for path in written)
+    assert all(path.read_bytes().startswith(PNG) for path in written if path.suffix == ".png")

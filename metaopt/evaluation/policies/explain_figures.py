@@ -1,0 +1,78 @@
+"""Figures of an explanation: knobs over a run, sensitivity to groups of inputs, and closed loop beside replays."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metaopt.evaluation.reporting.canvas import canvas, label, picture
+from metaopt.learners.policies.observation import LAYOUT
+
+if TYPE_CHECKING:
+    from metaopt.evaluation.policies.explain import Explanation
+
+__all__ = ["explain_figures"]
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7f7f7f", "#c98f00", "#56B4E9", "#8c6d5a")
+_WIDTH = 6.4
+
+
+def explain_figures(found: "Explanation") -> dict[str, bytes]:
+    """Return the figures as PNG by name; that of the knobs only where one moves."""
+    drawn = {"sensitivity": _sensitivity(found), "open_loop": _open_loop(found)}
+    return drawn | ({"knobs": _knobs(found)} if len(found.knobs) else {})
+
+
+def _knobs(found: "Explanation") -> bytes:
+    knobs, families = list(found.knobs.knob.unique()), list(found.knobs.family.unique())
+    rows = -(-len(knobs) // 2)
+    with canvas(0.9 + 1.9 * rows + 0.2 * -(-len(families) // 2), _WIDTH) as figure:
+        panels = list(figure.subplots(rows, 2, sharex=True, squeeze=False).flat)
+        for axes, knob in zip(panels, knobs, strict=False):
+            for colour, family in zip(_COLOURS * len(families), families, strict=False):
+                own = found.knobs[(found.knobs.knob == knob) & (found.knobs.family == family)]
+                axes.plot(own.share, own["median"], color=colour, linewidth=1.6, label=label(family) if knob == knobs[0] else None)
+                axes.fill_between(own.share, own.low, own.high, color=colour, alpha=0.12, linewidth=0)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(lambda value, _: "")
+            axes.tick_params(labelsize=8)
+            axes.set_title(f"{knob} over its start", fontsize=9)
+        for axes in panels[len(knobs) :]:
+            axes.set_visible(False)
+        figure.supxlabel("share of the decisions; median and 80 % of the runs", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2)
+        return picture(figure, ("png",))["png"]
+
+
+def _sensitivity(found: "Explanation") -> bytes:
+    table = found.sensitivity.sort_values("kl_history", kind="stable")
+    groups, single = table[table.group.isin(LAYOUT)], table[~table.group.isin(LAYOUT)]
+    with canvas(1.4 + 0.27 * len(table), _WIDTH) as figure:
+        panels = figure.subplots(2, 1, sharex=True, height_ratios=[len(groups), len(single)])
+        for axes, own, title in zip(panels, (groups, single), ("Groups of inputs", "Single statistics, with their histories"), strict=True):
+            at = np.arange(len(own))
+            axes.barh(at + 0.2, own.kl_history, height=0.38, color=_COLOURS[0], label="in the whole run")
+            axes.barh(at - 0.2, own.kl_now, height=0.38, color=_COLOURS[1], label="at this decision")
+            axes.set_yticks(at, [label(name.removeprefix("statistic "), 38) for name in own.group], fontsize=7.5)
+            axes.set_title(title, fontsize=9)
+        panels[1].set_xlabel("nats by which the choice of the rate moves with another run's inputs", fontsize=9)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        return picture(figure, ("png",))["png"]
+
+
+def _open_loop(found: "Explanation") -> bytes:
+    table = found.open_loop
+    families, everybody = list(table.family.unique()), list(table.who.unique())
+    with canvas(1.2 + 0.55 * len(families), _WIDTH) as figure:
+        axes = figure.subplots()
+        for place, who in enumerate(everybody):
+            own = table[table.who == who].set_index("family").loc[families]
+            at = np.arange(len(families))[::-1] + 0.26 * (1 - place)
+            reach = np.stack([own.reward - own.low, own.high - own.reward])
+            axes.barh(at, own.reward, xerr=reach, height=0.24, color=_COLOURS[place], label=who, error_kw={"elinewidth": 0.9})
+        axes.set_yticks(np.arange(len(families))[::-1], [label(name) for name in families], fontsize=8)
+        axes.axvline(0.0, color="black", linewidth=0.8)
+        axes.set_title("What is left without feedback", fontsize=10)
+        axes.set_xlabel("mean reward", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        return picture(figure, ("png",))["png"]
