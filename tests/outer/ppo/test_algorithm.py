@@ -149,7 +149,7 @@ def test_it_solves_a_memory_task() -> None:
 
 def test_it_learns_cartpole() -> None:
     model = RecurrentPPO(make_vec_env("CartPole-v1", 8, seed=0), CARTPOLE, n_steps=128, hidden=32, seed=0)
-    model.learn(8 * 1024)
+    model.learn(4 * 1024)
     assert mean_reward(model, make_vec_env("CartPole-v1", 4, seed=9), 8) > 100  # 22 at random
 
 
@@ -166,7 +166,8 @@ def test_it_reaches_the_scores_of_stable_baselines3_on_cartpole() -> None:
     """Equal steps, three seeds each, 20 episodes: no worse than 0.95 of SB3's own PPO with its own defaults."""
     ours, theirs = [], []
     for seed in range(3):
-        model = RecurrentPPO(make_vec_env("CartPole-v1", 4, seed=seed), CARTPOLE, n_steps=512, hidden=32, seed=seed)
+        env = make_vec_env("CartPole-v1", 8, seed=seed)
+        model = RecurrentPPO(env, CARTPOLE, learning_rate=lambda left: CARTPOLE.lr * left, n_steps=128, hidden=32, seed=seed)
         ours.append(mean_reward(model.learn(61_440), make_vec_env("CartPole-v1", 4, seed=99), 20))
         reference = PPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=seed), n_steps=512, seed=seed, device="cpu")
         theirs.append(mean_reward(reference.learn(61_440), make_vec_env("CartPole-v1", 4, seed=99), 20))
