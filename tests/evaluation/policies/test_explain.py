@@ -20,7 +20,7 @@ PNG = b"\x89PNG"
 
 @pytest.fixture(scope="module")
 def explained(baseline_store):
-    return explain_policy(loud(), SMALL, seeds=3, store=baseline_store)
+    return explain_policy(loud(), SMALL, seeds=2, store=baseline_store)
 
 
 def made(factors):
@@ -59,6 +59,7 @@ def test_it_is_written_as_json_and_pictures(explained, tmp_path):
     assert all(path.read_bytes().startswith(PNG) for path in written[1:])
 
 
+@pytest.mark.slow
 def test_a_policy_that_never_moves_has_no_figure_of_knobs(baseline_store, tmp_path):
     found = explain_policy(constant(), SMALL, seeds=1, store=baseline_store)
     assert found.knobs.empty
