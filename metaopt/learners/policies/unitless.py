@@ -133,7 +133,7 @@ def tensor_statistics(
 
     Source: Almeida et al., 2021 (2106.00958); differences and degenerate input: see the module.
     """
-    parts = _measure(*(_wide(x) for x in (grad, momentum, denominator, update, param)), eps)
+    parts = _measure(eps, *(_wide(x) for x in (grad, momentum, denominator, update, param)))
     return formulas(parts, _scalar(rate, parts.grad), _scalar(clip, parts.grad))
 
 
@@ -152,7 +152,7 @@ def traced_statistics(
     Norms and products are of each tensor; the formulas run once, on all of them.
     """
     lists = [[_wide(x) for x in tensors] for tensors in (grads, momenta, denominators, updates, params)]
-    each = [_measure(*tensors, e) for *tensors, e in zip(*lists, eps, strict=True)]
+    each = [_measure(e, *tensors) for *tensors, e in zip(*lists, eps, strict=True)]
     parts = TensorSums(*(torch.stack(column) for column in zip(*each, strict=True)))
     return formulas(parts, torch.stack([_scalar(rate, parts.grad) for rate in rates]), _scalar(clip, parts.grad)).mean(0)
 
@@ -201,7 +201,7 @@ def mean_statistics(
     return formulas(parts, _scalar(rates, grad_n[0]), _scalar(clips, grad_n[0])).mean(0)
 
 
-def _measure(grad: Tensor, momentum: Tensor, denominator: Tensor, update: Tensor, param: Tensor, eps: Tensor | float) -> TensorSums:
+def _measure(eps: Tensor | float, grad: Tensor, momentum: Tensor, denominator: Tensor, update: Tensor, param: Tensor) -> TensorSums:
     norm_grad, to_grad = _split(grad)
     norm_momentum, to_momentum = _split(momentum)
     norm_update, to_update = _split(update)

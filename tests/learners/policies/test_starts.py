@@ -31,5 +31,5 @@ def test_adamw_has_five_knobs_and_unitless_adam_all():
 
 @pytest.mark.parametrize("of", [inner_start, inner_knobs])
 def test_an_unknown_optimizer_is_a_clear_error(of):
-    with pytest.raises(ConfigError, match="'adamv' is unknown.*adamw"):
+    with pytest.raises(ConfigError, match=r"'adamv' is unknown.*adamw"):
         of("adamv")
