@@ -36,10 +36,11 @@ def _knobs(found: "Explanation") -> bytes:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(lambda value, _: "")
             axes.tick_params(labelsize=8)
-            axes.set_title(f"{knob} over its start", fontsize=9)
+            axes.set_title(f"{knob} over its start", fontsize=8.5)
         for axes in panels[len(knobs) :]:
             axes.set_visible(False)
-        figure.supxlabel("share of the decisions; median and 80 % of the runs", fontsize=9)
+        for axes in panels[max(0, len(knobs) - 2) : len(knobs)]:
+            axes.set_xlabel("share of the decisions; median and 80 % of runs", fontsize=8)
         figure.legend(loc="outside lower center", ncols=2)
         return picture(figure, ("png",))["png"]
 
@@ -55,7 +56,7 @@ def _sensitivity(found: "Explanation") -> bytes:
             axes.barh(at - 0.2, own.kl_now, height=0.38, color=_COLOURS[1], label="at this decision")
             axes.set_yticks(at, [label(name.removeprefix("statistic "), 38) for name in own.group], fontsize=7.5)
             axes.set_title(title, fontsize=9)
-        panels[1].set_xlabel("nats by which the choice of the rate moves with another run's inputs", fontsize=9)
+        panels[1].set_xlabel("nats: change of the rate's choice", fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return picture(figure, ("png",))["png"]
 

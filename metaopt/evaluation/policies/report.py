@@ -14,7 +14,7 @@ from metaopt.evaluation.policies.summary import EVERY
 
 __all__ = ["report_text", "write_report"]
 
-_NAME = 24  # characters of the longest name in a table
+_NAME, _FAMILY = 24, 18  # characters of the longest names in a table: six columns fit into 100
 _LEGEND = """Reward: log of the budget at which AdamW {against} gets as far, -3 to 0.69; 0 is as good as that.
 Ahead: how much more the policy gets, paired by task and seed. Brackets: 95 %, over tasks and seeds.
 Steps: what a baseline needs for the policy's loss, over the policy's; <, > count runs out of range."""
@@ -58,9 +58,9 @@ def _set_text(found: PolicyEvaluation, name: str) -> list[str]:
             f"The grid's median run is {whole['median']} ({whole.median_reward:.2f}), its best {whole.best} ({whole.best_reward:.2f}).\n"
             f"The policy beats {round(whole.beaten * len(GRID))} of {len(GRID)} runs, and is ahead of the median one by {ahead}."
         )
-    titles = ("family", "tasks", "reward", "x AdamW 0.001", "x best cosine", "wins")
+    ratios = ("x AdamW 0.001", "x best cosine") if len(factors) else ()
     table = [_family(row, rewards, factors) for row in comparison.itertuples()]
-    lines.append(_table(titles, table))
+    lines.append(_table(("family", "tasks", "reward", *ratios, "wins"), table))
     for row in _rows(factors, EVERY):
         reach, middle = _interval(row["factor"], row["low"], row["high"]), f"median {row['median']:.2f}"
         bounds = f"{row['at_most']} < {row['at_least']} > of {row['runs']}"
@@ -78,10 +78,10 @@ def _who(row: pd.Series) -> tuple[str, ...]:
 def _family(row: "pd.core.frame.Any", rewards: pd.DataFrame, factors: pd.DataFrame) -> tuple[str, ...]:
     mine = rewards[(rewards.family == row.family) & (rewards.who == "policy")].iloc[0]
     cells = []
-    for against in (AGAINST_DEFAULT, AGAINST_COSINE):
+    for against in (AGAINST_DEFAULT, AGAINST_COSINE) if len(factors) else ():
         own = factors[(factors.family == row.family) & (factors.against == against)]
-        cells.append(_interval(*(own[key].iloc[0] for key in ("factor", "low", "high"))) if len(own) else "")
-    return str(row.family), str(row.tasks), _interval(mine.reward, mine.low, mine.high), *cells, f"{row.wins_cosine:.0%}"
+        cells.append(_interval(*(own[key].iloc[0] for key in ("factor", "low", "high"))))
+    return _cut(str(row.family), _FAMILY), str(row.tasks), _interval(mine.reward, mine.low, mine.high), *cells, f"{row.wins_cosine:.0%}"
 
 
 def _rows(table: pd.DataFrame, family: str) -> list[pd.Series]:
@@ -96,13 +96,17 @@ def _brackets(low: float, high: float) -> str:
     return f"[{low:.2f} {high:.2f}]"
 
 
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "~"
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table whose columns line up."""
-    cells = [[one if len(one) <= _NAME else one[: _NAME - 1] + "~" for one in row] for row in (titles, *rows)]
+    cells = [[_cut(one, _NAME) for one in row] for row in (titles, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])

@@ -20,6 +20,25 @@ def test_the_text_fits_and_says_what_the_tables_say(kept):
     assert f"Steps to equal loss, AdamW 0.001: {row.factor:.2f} [" in text
 
 
+def test_the_widest_rows_fit(kept):
+    columns = ("reward", "low", "high", "ahead", "ahead_low", "ahead_high")
+
+    def wide(table):
+        return table.assign(**dict.fromkeys(columns, -9.87))
+
+    names = {"quadratic": "tabular_classification"}
+    tables = {name: getattr(kept, name).replace(names) for name in ("rewards", "comparison", "factors")}
+    found = dataclasses.replace(kept, **tables | {"rewards": wide(tables["rewards"])})
+    assert max(map(len, report_text(found).splitlines())) <= 100
+    assert "| tabular_classific~ |" in report_text(found)
+
+
+def test_without_other_budgets_there_are_no_ratios(kept):
+    text = report_text(dataclasses.replace(kept, factors=kept.factors[:0]))
+    assert "x best cosine" not in text
+    assert "Steps to equal loss" not in text
+
+
 def test_rejected_tasks_are_counted(kept):
     assert "3 tasks cannot be scored" in report_text(dataclasses.replace(kept, rejected={"small": {"flat": 2, "poor": 1}}))
 
