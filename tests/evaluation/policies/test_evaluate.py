@@ -75,11 +75,11 @@ def test_no_number_depends_on_the_pool(kept, baseline_store):
 @pytest.mark.slow
 def test_what_a_policy_is_given_it_sees(baseline_store):
     def found(**options):
-        return losses(evaluate_policy(loud(), [SMALL], 1, baseline_store, **options), POLICY)
+        return [losses(evaluate_policy(loud(seed), [SMALL], 1, baseline_store, **options), POLICY).tolist() for seed in range(3)]
 
     without = found()
-    assert not np.array_equal(without, found(eval_loss=True))
-    assert not np.array_equal(without, found(registers=True))
+    assert without != found(eval_loss=True)
+    assert without != found(registers=True)
 
 
 @pytest.mark.slow
