@@ -14,13 +14,13 @@ from metaopt.baselines.comparison import SEEDS
 from metaopt.baselines.reference import Against
 from metaopt.baselines.store import Store
 from metaopt.cluster import Pool
-from metaopt.errors import ConfigError, TaskError
+from metaopt.errors import ConfigError
 from metaopt.evaluation.policies import rows, summary
 from metaopt.evaluation.policies.jobs import own_pool
 from metaopt.evaluation.policies.loop import Rails
 from metaopt.evaluation.policies.plays import closed_loops, play_settings, replays, variants
 from metaopt.evaluation.policies.results import PolicyEvaluation
-from metaopt.evaluation.policies.rivals import rivals, scored_buckets
+from metaopt.evaluation.policies.rivals import bucket_runs, rivals
 from metaopt.evaluation.policies.task_sets import SETS, TaskSet, named_set, trained_families
 from metaopt.learners.policies.network import PolicySpec
 
@@ -63,7 +63,6 @@ def evaluate_policy(
 
     Raises:
         ConfigError: an artifact of another kind, seeds out of range, or a card that names no families where `sets` are missing.
-        TaskError: no task of a set can be scored.
         WorkerLostError: a piece of work failed three times.
     """
     if not 1 <= seeds <= SEEDS:
@@ -78,10 +77,8 @@ def evaluate_policy(
     with ExitStack() as stack:
         workers = pool or stack.enter_context(own_pool())
         for task_set in chosen:
-            scored, reasons = scored_buckets(task_set, seeds, against, store, workers)
+            scored, reasons = bucket_runs(task_set, seeds, against, store, workers)
             rejected[task_set.name] = dict(reasons)
-            if not scored:
-                raise TaskError(f"no task of {task_set.name} can be scored: {', '.join(sorted(reasons))}; choose others")
             plays = closed_loops(variants(artifact, network.spec, rails), scored, settings, workers)
             plays |= replays(artifact, plays[rows.POLICY], scored, settings, workers)
             found = iter(rivals([spec for one in scored for spec in one.specs], seeds, task_set.full, store, workers))

@@ -15,16 +15,15 @@ import pandas as pd
 
 from metaopt.artifacts import Artifact
 from metaopt.artifacts.policy import load_policy
-from metaopt.baselines.reference import Against, score
+from metaopt.baselines.reference import Against
 from metaopt.baselines.store import Store
 from metaopt.cluster import Pool
-from metaopt.errors import TaskError
 from metaopt.evaluation.policies import rows
 from metaopt.evaluation.policies.jobs import own_pool
 from metaopt.evaluation.policies.loop import Play, Rails
 from metaopt.evaluation.policies.plays import Actors, closed_loops, play_settings, replays
 from metaopt.evaluation.policies.results import plain
-from metaopt.evaluation.policies.rivals import Scored, scored_buckets
+from metaopt.evaluation.policies.rivals import BucketRuns, bucket_runs
 from metaopt.evaluation.policies.sensitivity import sensitivity
 from metaopt.evaluation.policies.summary import EVERY, family_interval
 from metaopt.evaluation.policies.task_sets import TaskSet
@@ -85,7 +84,6 @@ def explain_policy(
 
     Raises:
         ConfigError: an artifact of another kind.
-        TaskError: no task of the set can be scored.
         WorkerLostError: a piece of work failed three times.
     """
     network = load_policy(artifact)
@@ -93,9 +91,7 @@ def explain_policy(
     settings = play_settings(network.spec, eval_loss, registers)
     with ExitStack() as stack:
         workers = pool or stack.enter_context(own_pool())
-        scored, reasons = scored_buckets(task_set, seeds, against, store, workers)
-        if not scored:
-            raise TaskError(f"no task of {task_set.name} can be scored: {', '.join(sorted(reasons))}; choose others")
+        scored, _ = bucket_runs(task_set, seeds, against, store, workers)
         actors: Actors = {rows.POLICY: ("greedy", artifact, Rails(True, artifact.card["limits"].get("max_lr")))}
         plays = closed_loops(actors, scored, settings, workers)
         plays |= replays(artifact, plays[rows.POLICY], scored, settings, workers)
@@ -106,7 +102,7 @@ def explain_policy(
         about=about | {"registers": settings.registers, "tasks": sum(len(one.specs) for one in scored)},
         knobs=knob_table([(one.bucket.family, play) for one, play in zip(scored, policy, strict=True)], turned),
         sensitivity=sensitivity(network, policy),
-        open_loop=_open_loop_table(plays, scored, against),
+        open_loop=_open_loop_table(plays, scored),
     )
 
 
@@ -137,13 +133,13 @@ def knob_table(plays: Sequence[tuple[str, Play]], knobs: Sequence[str]) -> pd.Da
     return table[table.knob.isin(moved)].reset_index(drop=True)
 
 
-def _open_loop_table(plays: Mapping[str, Sequence[Play]], scored: Sequence[Scored], against: Against) -> pd.DataFrame:
+def _open_loop_table(plays: Mapping[str, Sequence[Play]], scored: Sequence[BucketRuns]) -> pd.DataFrame:
     runs = [
         {"family": one.bucket.family, "task": rows.task_name(one, place), "seed": seed, "who": who, "reward": float(reward)}
         for who, own in plays.items()
         for one, play in zip(scored, own, strict=True)
         for place, losses in enumerate(one.by_task(play.final_loss.numpy()))
-        for seed, reward in enumerate(score(losses, one.found[place], against))
+        for seed, reward in enumerate(one.rewards(place, losses))
     ]
     table, found = pd.DataFrame(runs), []
     for who in plays:

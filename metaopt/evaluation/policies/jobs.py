@@ -15,7 +15,6 @@ from metaopt.cluster import LocalPool, Pool, Reason, WorkItem
 from metaopt.errors import WorkerLostError
 from metaopt.evaluation.policies.loop import Play, Rails, greedy_actor, play, random_actor, replay
 from metaopt.learners.policies.network import PolicySpec
-from metaopt_envs.reward import Scorer
 from metaopt_envs.settings import Bucket, Settings
 
 __all__ = ["PlayJob", "PolicyEvaluationSetup", "Who", "own_pool", "run_plays"]
@@ -30,7 +29,7 @@ class PlayJob:
     Attributes:
         who: the artifact's most likely choices, uniform ones, or `values` that nobody chooses.
         artifact: of the policy; also what says which choices there are.
-        bucket, settings, run_seeds, rails, scorer: see `loop.play`.
+        bucket, settings, run_seeds, rails: see `loop.play`.
         values: knobs after each decision, [T, 1 or E, K]; for a replay.
     """
 
@@ -40,7 +39,6 @@ class PlayJob:
     settings: Settings
     run_seeds: tuple[int, ...]
     rails: Rails
-    scorer: Scorer
     values: Tensor | None = None
 
 
@@ -91,9 +89,9 @@ def _again(item: WorkItem, reason: Reason) -> WorkItem:
 def _played(job: PlayJob) -> Play:
     if job.who == "replay":
         assert job.values is not None
-        return replay(job.values.expand(-1, len(job.run_seeds), -1), job.bucket, job.scorer, job.run_seeds)
+        return replay(job.values.expand(-1, len(job.run_seeds), -1), job.bucket, job.run_seeds)
     network = load_policy(job.artifact)
     assert isinstance(network.spec, PolicySpec)
     runs = len(job.run_seeds)
     actor = greedy_actor(network, runs) if job.who == "greedy" else random_actor(network.spec, runs, job.run_seeds[0])
-    return play(actor, job.bucket, job.settings, job.run_seeds, job.rails, job.scorer)
+    return play(actor, job.bucket, job.settings, job.run_seeds, job.rails)

@@ -9,7 +9,9 @@ Legend: E runs, T decisions, H = 9 heads, K = 8 knobs, I policy inputs.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metaopt import seeds, tasks
@@ -68,19 +70,33 @@ class Play:
     handed_over: Tensor
 
 
-class GuardedGroup(Group):
-    """A group from given starts behind guard rails; arguments as `Group`, with `rails`."""
+class _Unpaid(Scorer):
+    """Scores nothing: tasks whose baseline cannot be inverted are played too."""
 
-    def __init__(
-        self, bucket: Bucket, settings: Settings, runs: int, run_seeds: Sequence[int], rails: Rails, scorer: Scorer | None = None
-    ) -> None:
+    def score(self, loss: Tensor, failed: Tensor) -> NDArray[np.float64]:
+        return np.zeros(len(loss))
+
+    def columns(self) -> Tensor:
+        return torch.zeros(len(self.rows), 4, dtype=torch.float64)
+
+
+class GuardedGroup(Group):
+    """A group from the inner optimizer's start behind guard rails, whose runs nobody pays: they need no baseline to be compared with.
+
+    Arguments as of `Group`, with `rails`.
+    """
+
+    def __init__(self, bucket: Bucket, settings: Settings, run_seeds: Sequence[int], rails: Rails) -> None:
         start = inner_start(bucket.inner)
         self._guards = rails.guard is not False
         # The start of an inner optimizer is the published one, in which the limits are told.
         self._limits = rate_limits(rails.guard, float(start[0]), rails.highest)
         self._handovers: dict[int, Handover] = {}
+        runs = len(run_seeds)
         self._lost = torch.zeros(runs, dtype=torch.bool)
-        super().__init__(bucket, settings, 0, runs, start, True, run_seeds, scorer)
+        specs = tuple(bucket.specs())
+        unpaid = _Unpaid(specs, (), tuple(i % len(specs) for i in range(runs)), "default")
+        super().__init__(bucket, settings, 0, runs, start, True, run_seeds, unpaid)
 
     @property
     def handed_over(self) -> Tensor:
@@ -126,7 +142,6 @@ def play(
     settings: Settings,
     run_seeds: Sequence[int],
     rails: Rails = Rails(),  # frozen
-    scorer: Scorer | None = None,
 ) -> Play:
     """Return what an actor makes of E runs; run i works on task i % (number of tasks) with inner seed `run_seeds[i]`.
 
@@ -136,9 +151,8 @@ def play(
         settings: what they see and may turn; nothing else of it counts, for starts are those of the inner optimizer.
         run_seeds: [E].
         rails: what keeps them from harm.
-        scorer: of the runs, if it is known.
     """
-    group = GuardedGroup(bucket, settings, len(run_seeds), run_seeds, rails, scorer)
+    group = GuardedGroup(bucket, settings, run_seeds, rails)
     seen, inputs, values = group.begin(), [], []
     for t in range(len(group.decisions)):
         inputs.append(seen.pi)
@@ -150,11 +164,11 @@ def play(
     return Play(group.decisions, group.start, torch.stack(values), torch.stack(inputs), final, group.handed_over)
 
 
-def replay(values: Tensor, bucket: Bucket, scorer: Scorer, run_seeds: Sequence[int]) -> Play:
+def replay(values: Tensor, bucket: Bucket, run_seeds: Sequence[int]) -> Play:
     """Return what E runs make of knobs that nobody chooses: `values` [T, E, K] after each decision, [E, K] of them for all."""
     decisions = decision_steps(bucket.horizon, bucket.decisions)
-    built = [tasks.build(spec) for spec in scorer.specs]
-    inner = InnerRuns([built[row] for row in scorer.rows], run_seeds, bucket.inner)
+    built = [tasks.build(spec) for spec in bucket.specs()]
+    inner = InnerRuns([built[i % len(built)] for i in range(len(run_seeds))], run_seeds, bucket.inner)
     start = inner_start(bucket.inner).expand(len(run_seeds), -1)
     inner.advance(start, decisions[0], ())
     for now, until in zip(values, (*decisions[1:], bucket.horizon), strict=True):

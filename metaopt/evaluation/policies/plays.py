@@ -11,7 +11,7 @@ from metaopt.cluster import Pool
 from metaopt.evaluation.policies import open_loop, rows
 from metaopt.evaluation.policies.jobs import PlayJob, Who, run_plays
 from metaopt.evaluation.policies.loop import Play, Rails
-from metaopt.evaluation.policies.rivals import Scored
+from metaopt.evaluation.policies.rivals import BucketRuns
 from metaopt.learners.policies.network import PolicyNetwork, PolicySpec
 from metaopt.learners.policies.starts import inner_start
 from metaopt.seeds import key
@@ -47,20 +47,20 @@ def variants(artifact: Artifact, spec: PolicySpec, rails: Rails) -> Actors:
     }
 
 
-def closed_loops(actors: Actors, scored: Sequence[Scored], settings: Settings, pool: Pool) -> Plays:
+def closed_loops(actors: Actors, scored: Sequence[BucketRuns], settings: Settings, pool: Pool) -> Plays:
     """Return the plays of every actor, one a bucket.
 
     Raises:
         WorkerLostError: a play failed three times.
     """
     jobs = {
-        name: [PlayJob(who, source, one.bucket, settings, one.run_seeds, rails, one.scorer) for one in scored]
+        name: [PlayJob(who, source, one.bucket, settings, one.run_seeds, rails) for one in scored]
         for name, (who, source, rails) in actors.items()
     }
     return _run(jobs, pool)
 
 
-def replays(artifact: Artifact, policy: Sequence[Play], scored: Sequence[Scored], settings: Settings, pool: Pool) -> Plays:
+def replays(artifact: Artifact, policy: Sequence[Play], scored: Sequence[BucketRuns], settings: Settings, pool: Pool) -> Plays:
     """Return what is left of a policy's plays without feedback: its mean changes and its mean rate, over all of them, on each bucket.
 
     Raises:
@@ -68,9 +68,9 @@ def replays(artifact: Artifact, policy: Sequence[Play], scored: Sequence[Scored]
     """
     changes, rates = open_loop.mean_changes(policy), open_loop.mean_rates(policy)
 
-    def blind(one: Scored, play: Play, given: open_loop.Array | None) -> PlayJob:
+    def blind(one: BucketRuns, play: Play, given: open_loop.Array | None) -> PlayJob:
         values: Tensor = open_loop.replayed(changes, inner_start(one.bucket.inner), len(play.steps), given)
-        return PlayJob("replay", artifact, one.bucket, settings, one.run_seeds, Rails(), one.scorer, values)
+        return PlayJob("replay", artifact, one.bucket, settings, one.run_seeds, Rails(), values)
 
     jobs = {
         name: [blind(one, play, given) for one, play in zip(scored, policy, strict=True)]

@@ -89,7 +89,7 @@ def _rows(table: pd.DataFrame, family: str) -> list[pd.Series]:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.2f} {_brackets(low, high)}"
+    return "-" if math.isnan(value) else f"{value:.2f} {_brackets(low, high)}"
 
 
 def _brackets(low: float, high: float) -> str:

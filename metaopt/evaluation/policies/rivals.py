@@ -15,16 +15,15 @@ from metaopt.baselines.budget_losses import budget_losses
 from metaopt.baselines.budget_runs import RATES, BudgetRuns
 from metaopt.baselines.comparison import Budgets, cosine_budgets, default_budgets, grids
 from metaopt.baselines.grid_schedules import GRID_SCHEDULES
-from metaopt.baselines.reference import DEFAULT_RATE, Against, Reference, references
+from metaopt.baselines.reference import DEFAULT_RATE, Against, Reference, degenerate, references, score
 from metaopt.baselines.store import Store
 from metaopt.baselines.tuning import evaluation_seeds
 from metaopt.cluster import Pool
 from metaopt.evaluation.policies.task_sets import TaskSet
 from metaopt.tasks import TaskSpec
-from metaopt_envs.reward import Scorer
 from metaopt_envs.settings import Bucket
 
-__all__ = ["DEFAULT", "GRID", "Rivals", "Scored", "rivals", "scored_buckets"]
+__all__ = ["DEFAULT", "GRID", "BucketRuns", "Rivals", "bucket_runs", "rivals"]
 
 GRID = tuple(f"{schedule} {rate:g}" for schedule in GRID_SCHEDULES for rate in RATES)
 DEFAULT = f"constant {DEFAULT_RATE:g}"
@@ -33,16 +32,16 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """Tasks of a bucket that can be scored, and the runs on them: run i works on task i % (number of tasks).
+class BucketRuns:
+    """The tasks of a bucket, and the runs on them: run i works on task i % (number of tasks).
 
     Attributes:
-        bucket: with the draws of these tasks only.
+        bucket: which runs.
         specs: the tasks.
-        found: their references.
+        found: their references; a reward needs one whose curve can be inverted.
         caps: normalised loss above which a run of each has diverged; that at initialisation where this is larger.
         seeds: inner seeds of each task [tasks][K].
-        scorer: of all runs.
+        against: what rewards compare with.
     """
 
     bucket: Bucket
@@ -50,12 +49,17 @@ class Scored:
     found: tuple[Reference, ...]
     caps: tuple[float, ...]
     seeds: tuple[tuple[int, ...], ...]
-    scorer: Scorer
+    against: Against
 
     @property
     def run_seeds(self) -> tuple[int, ...]:
         """Inner seeds of all runs, tasks fastest."""
         return tuple(seed for row in zip(*self.seeds, strict=True) for seed in row)
+
+    def rewards(self, place: int, losses: Array) -> Array:
+        """Return the rewards of final losses [K] of a task; NaN where its reference cannot be inverted."""
+        one = self.found[place]
+        return score(losses, one, self.against) if one.curve(self.against).degenerate is None else np.full(len(losses), np.nan)
 
     def by_task(self, losses: Array) -> Array:
         """Return the losses [tasks, K] of runs [tasks K]."""
@@ -80,35 +84,22 @@ class Rivals:
     default_budgets: Budgets | None = None
 
 
-def scored_buckets(
+def bucket_runs(
     task_set: TaskSet, seeds: int, against: Against, store: Store | None, pool: Pool | None
-) -> tuple[list[Scored], Counter[str]]:
-    """Return the buckets of a set with the tasks that can be scored, and how many cannot, by reason.
+) -> tuple[list[BucketRuns], Counter[str]]:
+    """Return the runs on each bucket of a set, and how many tasks cannot be scored, by reason.
 
     Raises:
         WorkerLostError: a reference could not be computed.
     """
-    wanted = [bucket.specs() for bucket in task_set.buckets]
-    found = iter(references([spec for specs in wanted for spec in specs], store, pool))
-    kept, rejected = [], Counter[str]()
+    wanted = [tuple(bucket.specs()) for bucket in task_set.buckets]
+    every = references([spec for specs in wanted for spec in specs], store, pool)
+    found, runs = iter(every), []
     for bucket, specs in zip(task_set.buckets, wanted, strict=True):
-        every = [(draw, spec, next(found)) for draw, spec in zip(bucket.draws, specs, strict=True)]
-        rejected.update(reason for *_, one in every if (reason := one.curve(against).degenerate) is not None)
-        sound = [(draw, spec, one) for draw, spec, one in every if one.curve(against).degenerate is None]
-        if sound:
-            draws, chosen, own = zip(*sound, strict=True)
-            rows = tuple(i % len(sound) for i in range(len(sound) * seeds))
-            kept.append(
-                Scored(
-                    replace(bucket, draws=draws),
-                    chosen,
-                    own,
-                    tuple(max(tasks.build(spec).program.cap, one.start) for spec, one in zip(chosen, own, strict=True)),
-                    tuple(evaluation_seeds(spec, 0, seeds) for spec in chosen),
-                    Scorer(chosen, own, rows, against),
-                )
-            )
-    return kept, rejected
+        own = tuple(next(found) for _ in specs)
+        caps = tuple(max(tasks.build(spec).program.cap, one.start) for spec, one in zip(specs, own, strict=True))
+        runs.append(BucketRuns(bucket, specs, own, caps, tuple(evaluation_seeds(spec, 0, seeds) for spec in specs), against))
+    return runs, degenerate(every, against)
 
 
 def rivals(specs: Sequence[TaskSpec], seeds: int, full: bool, store: Store | None, pool: Pool | None) -> list[Rivals]:

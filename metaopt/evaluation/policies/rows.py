@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from metaopt.baselines.budget_runs import RATES
 from metaopt.baselines.comparison import steps_to_equal_loss
-from metaopt.baselines.reference import Reference, score
 from metaopt.evaluation.policies.loop import Play
-from metaopt.evaluation.policies.rivals import DEFAULT, GRID, Rivals, Scored
+from metaopt.evaluation.policies.rivals import DEFAULT, GRID, BucketRuns, Rivals
 
 __all__ = [
     "AGAINST_COSINE",
@@ -47,18 +46,18 @@ Array = NDArray[np.float64]
 Row = dict[str, Any]
 
 
-def task_name(scored: Scored, place: int) -> str:
+def task_name(scored: BucketRuns, place: int) -> str:
     """Return the name of a bucket's task, unique by its hash."""
     spec = scored.specs[place]
     return f"{spec.family}/{spec.template}/{spec.horizon}/{spec.hash[:6]}"
 
 
-def run_rows(name: str, scored: Scored, finals: Mapping[str, Array], found: list[Rivals]) -> Iterator[Row]:
+def run_rows(name: str, scored: BucketRuns, finals: Mapping[str, Array], found: list[Rivals]) -> Iterator[Row]:
     """Yield a row for each run on a bucket: of actors, whose final losses are [tasks K], of the grid, and of what is best of it.
 
     A best is the least mean loss over the seeds, chosen on the very losses that are reported: in favour of the baseline.
     """
-    for place, (reference, cap, rival) in enumerate(zip(scored.found, scored.caps, found, strict=True)):
+    for place, (cap, rival) in enumerate(zip(scored.caps, found, strict=True)):
         every = {who: scored.by_task(losses)[place] for who, losses in finals.items()}
         every[COSINE] = _best(rival.cosine)
         if rival.grid is None:
@@ -66,10 +65,10 @@ def run_rows(name: str, scored: Scored, finals: Mapping[str, Array], found: list
         else:
             every |= dict(zip(GRID, rival.grid, strict=True)) | {TUNED: _best(rival.grid)}
         for who, losses in every.items():
-            yield from _rows(name, scored, place, who, losses, reference, cap)
+            yield from _rows(name, scored, place, who, losses, cap)
 
 
-def equal_loss_rows(name: str, scored: Scored, policy: Array, found: list[Rivals]) -> Iterator[Row]:
+def equal_loss_rows(name: str, scored: BucketRuns, policy: Array, found: list[Rivals]) -> Iterator[Row]:
     """Yield, for each run of the policy (losses [tasks K]), the budget that a baseline on the same seed needs for its loss."""
     for place, rival in enumerate(found):
         for against, budgets in ((AGAINST_DEFAULT, rival.default_budgets), (AGAINST_COSINE, rival.cosine_budgets)):
@@ -89,7 +88,7 @@ def equal_loss_rows(name: str, scored: Scored, policy: Array, found: list[Rivals
                 }
 
 
-def trajectory_rows(name: str, scored: Scored, play: Play, found: list[Rivals]) -> Iterator[Row]:
+def trajectory_rows(name: str, scored: BucketRuns, play: Play, found: list[Rivals]) -> Iterator[Row]:
     """Yield the rate of each run of a play after each decision, and the best rate of a cosine on its task."""
     cosines = [RATES[_best_place(rival.cosine)] for rival in found]
     rates = play.values[:, :, 0].tolist()
@@ -107,8 +106,8 @@ def trajectory_rows(name: str, scored: Scored, play: Play, found: list[Rivals]) 
             }
 
 
-def _rows(name: str, scored: Scored, place: int, who: str, losses: Array, reference: Reference, cap: float) -> Iterator[Row]:
-    rewards = score(losses, reference, scored.scorer.against)
+def _rows(name: str, scored: BucketRuns, place: int, who: str, losses: Array, cap: float) -> Iterator[Row]:
+    rewards = scored.rewards(place, losses)
     for seed, (loss, reward) in enumerate(zip(losses.tolist(), rewards.tolist(), strict=True)):
         yield {
             "set": name,

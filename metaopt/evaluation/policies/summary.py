@@ -1,7 +1,8 @@
 """From one row a run to the tables of an evaluation: means with intervals, overall and by family.
 
-Every task of a set counts the same. Intervals are percentiles of the bootstrap stratified by family: in each, tasks are drawn with
-replacement, and inner seeds within them. They speak of tasks like these of these families, not of these alone.
+Every task of a set counts the same; one whose baseline cannot be inverted has no reward, and counts in everything else. Intervals are
+percentiles of the bootstrap stratified by family: in each, tasks are drawn with replacement, and inner seeds within them. They speak of
+tasks like these of these families, not of these alone.
 
 Pure functions of the rows; an interval is a function of what it is about, not of which others were made before.
 """
@@ -33,10 +34,12 @@ def family_interval(rows: pd.DataFrame, column: str, about: str) -> Interval:
     """Return the mean of a column over all runs with its 95 % interval.
 
     Args:
-        rows: `family`, `task`, `seed` and the column, finite; each task with the same seeds.
+        rows: `family`, `task`, `seed` and the column; each task with the same seeds. Rows without a number are left out; NaN if all are.
         about: what decides the random numbers.
     """
-    cubes = []
+    rows, cubes = rows[rows[column].notna()], []
+    if not len(rows):
+        return Interval(np.nan, np.nan, np.nan)
     for _, own in rows.groupby("family", sort=True):
         table = own.pivot(index="task", columns="seed", values=column).sort_index()
         cubes.append(ScoreCube(table.to_numpy(np.float64)[None], tuple(table.index), tuple(map(int, table.columns)), axes=AXES))
@@ -94,7 +97,7 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
         policy = own[own.who == POLICY]
         row: Row = {"set": name, "family": family, "tasks": policy.task.nunique(), "reward": float(policy.reward.mean())}
         grid = own[own.who.isin(GRID)].groupby("who", sort=False).reward.mean().sort_values(kind="stable")
-        if len(grid) == len(GRID):
+        if len(grid) == len(GRID) and grid.notna().all():
             median, best = str(grid.index[len(grid) // 2]), str(grid.index[-1])
             ahead = family_interval(_paired(policy, own[own.who == median]), "ahead", f"{name} {family} median")
             row |= {"median": median, "median_reward": float(grid[median]), "best": best, "best_reward": float(grid[best])}

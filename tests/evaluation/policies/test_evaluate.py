@@ -1,15 +1,16 @@
 """The whole evaluation, on a policy that does nothing: it is AdamW, on the same seeds."""
 
+import dataclasses
 import json
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from metaopt.artifacts import load
-from metaopt.errors import ConfigError, TaskError
-from metaopt.evaluation.policies import PolicyEvaluationSetup, TaskSet, default_sets, evaluate_policy
+from metaopt.baselines.reference import references
+from metaopt.errors import ConfigError
+from metaopt.evaluation.policies import PolicyEvaluationSetup, TaskSet, default_sets, evaluate_policy, report_text
 from metaopt.evaluation.policies.rivals import DEFAULT, GRID
 from metaopt.evaluation.policies.rows import POLICY, RANDOM, REPLAY_CHANGES, REPLAY_RATES, UNGUARDED, UNTRAINED
 from tests.evaluation.policies.made_policies import SMALL, constant, loud
@@ -101,7 +102,35 @@ def test_bad_input_is_one_line():
         evaluate_policy(load("celo2-base"), [SMALL])
 
 
-def test_a_set_that_cannot_be_scored_is_one_line(baseline_store, monkeypatch):
-    monkeypatch.setattr("metaopt.evaluation.policies.evaluate.scored_buckets", lambda *_: ([], Counter({"the curve is flat": 2})))
-    with pytest.raises(TaskError, match="no task of small can be scored: the curve is flat; choose others"):
-        evaluate_policy(constant(), [SMALL], 1, baseline_store)
+def unscored(which):
+    """References of which those at the given places cannot be inverted."""
+
+    def found(specs, store=None, pool=None):
+        every = references(specs, store, pool)
+        bad = [dataclasses.replace(one, default=dataclasses.replace(one.default, degenerate="the curve is flat")) for one in every]
+        return [bad[i] if i in which else one for i, one in enumerate(every)]
+
+    return found
+
+
+def test_a_task_that_cannot_be_scored_counts_in_everything_else(kept, baseline_store, monkeypatch):
+    monkeypatch.setattr("metaopt.evaluation.policies.rivals.references", unscored({0}))
+    found = evaluate_policy(constant("kept", registers=False), [SMALL], 2, baseline_store)
+    assert found.rejected == {"small": {"the curve is flat": 1}}
+    mine = found.runs[found.runs.who == POLICY]
+    assert mine.reward.isna().tolist().count(True) == 2
+    assert losses(found, POLICY).tolist() == losses(kept, POLICY).tolist()
+    assert found.factors.factor.tolist() == pytest.approx(kept.factors.factor.tolist())
+    row = found.comparison[found.comparison.family == "all"].iloc[0]
+    assert row.reward == pytest.approx(mine.reward.dropna().mean())
+    assert row.tasks == 2
+    json.loads(found.to_json())
+
+
+def test_without_any_reward_the_rest_is_told(baseline_store, monkeypatch):
+    monkeypatch.setattr("metaopt.evaluation.policies.rivals.references", unscored({0, 1}))
+    found = evaluate_policy(constant("kept", registers=False), [SMALL], 2, baseline_store)
+    assert found.rewards.reward.isna().all()
+    assert found.comparison.wins_cosine.notna().all()
+    assert "2 tasks cannot be scored" in report_text(found)
+    assert "nan" not in report_text(found)

@@ -63,7 +63,7 @@ def lost_at(group, run):
 
 
 def test_a_run_that_is_lost_is_halved_and_falls_along_a_cosine():
-    group = GuardedGroup(BUCKET, settings(), len(SEEDS), SEEDS, Rails())
+    group = GuardedGroup(BUCKET, settings(), SEEDS, Rails())
     keep = lost_at(group, 1)
     rates = []
     advance = group.inner.advance
@@ -83,7 +83,7 @@ def test_a_run_that_is_lost_is_halved_and_falls_along_a_cosine():
 
 
 def test_a_lost_run_with_a_register_loads_the_best_one():
-    group = GuardedGroup(BUCKET, settings(registers=True), len(SEEDS), SEEDS, Rails())
+    group = GuardedGroup(BUCKET, settings(registers=True), SEEDS, Rails())
     keep = lost_at(group, 1)
     group._lost[1] = False
     save = keep.clone()
@@ -101,7 +101,7 @@ def test_a_lost_run_with_a_register_loads_the_best_one():
 
 
 def test_without_guard_rails_nothing_is_taken_from_the_policy():
-    group = GuardedGroup(BUCKET, settings(), len(SEEDS), SEEDS, Rails(False))
+    group = GuardedGroup(BUCKET, settings(), SEEDS, Rails(False))
     group.act(lost_at(group, 1))
     assert not group.handed_over.any()
     assert (group.values[:, 0] == 1e-3).all()
@@ -109,8 +109,7 @@ def test_without_guard_rails_nothing_is_taken_from_the_policy():
 
 def test_a_replay_of_what_was_done_ends_where_it_ended():
     found = played(loud())
-    scorer = Group(BUCKET, settings(), 0, len(SEEDS)).scorer
-    again = replay(found.values, BUCKET, scorer, SEEDS)
+    again = replay(found.values, BUCKET, SEEDS)
     assert torch.allclose(again.final_loss, found.final_loss, rtol=1e-5)
 
 
