@@ -94,10 +94,12 @@ def workers(two: ray_pool.RayPool) -> ray_pool.RayPool:
 
 
 @pytest.mark.ray
-def test_each_item_arrives_once_and_workers_have_one_ahead(workers: ray_pool.RayPool) -> None:
+def test_each_item_arrives_once_and_workers_have_one_ahead(workers: ray_pool.RayPool, tmp_path: Path) -> None:
     issued: list[int] = []
-    stream = workers.stream(source(issued=issued), again)
-    results = take(stream, 20)
+    stream = workers.stream(source({0: {"wait": str(tmp_path / "go")}}, issued), again)
+    results = take(stream, 10)
+    (tmp_path / "go").touch()  # one worker alone could be faster than the other one comes to work at all
+    results += take(stream, 10)
     assert len({result.item.work_id for result in results}) == 20
     assert len({result.value["pid"] for result in results}) == 2
     assert 20 <= len(issued) <= 24
@@ -121,7 +123,11 @@ def test_a_slow_item_holds_up_nobody_else(workers: ray_pool.RayPool, tmp_path: P
 @pytest.mark.ray
 def test_a_killed_worker_costs_its_item_an_attempt_and_the_one_behind_it_none(workers: ray_pool.RayPool, tmp_path: Path) -> None:
     restarts = workers.stats.restarts
-    results = take_until(workers.stream(source({2: {"fault": "kill", "marker": str(tmp_path / "dead")}}), again), set(range(12)))
+    deadly = {"fault": "kill", "marker": str(tmp_path / "dead"), "wait": str(tmp_path / "go")}
+    stream = workers.stream(source({2: deadly}), again)
+    results = take(stream, 6)  # by then the results before it have arrived, which could die with the worker
+    (tmp_path / "go").touch()
+    results += take_until(stream, set(range(12)) - {result.item.work_id for result in results})
     found = {result.item.work_id: result for result in results}
     assert len(found) == len(results), "each of them once"
     assert found[2].error is None

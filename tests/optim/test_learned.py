@@ -267,9 +267,14 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"total_steps": True}, ConfigError, "total_steps must be an integer >= 1 or None, got True"),
     ({"artifact": "no-such-artifact"}, UnsafeArtifactError, "artifact 'no-such-artifact': no such path or name"),
     (
+        {"artifact": artifact_of("sgd", kind="per_weight")},
+        ConfigError,
+        "artifact 'one' is of kind per_weight; LearnedOptimizer runs kind update_rule",
+    ),
+    (
         {"artifact": artifact_of("sgd", kind="policy")},
         ConfigError,
-        "artifact 'one' is of kind policy; LearnedOptimizer runs kind update_rule",
+        "artifact 'one' is a policy; run it with PolicyScheduler(optimizer, artifact, total_steps)",
     ),
     ({"artifact": artifact_of("sgd", limits={"needs_total_steps": True})}, ConfigError, "total_steps is missing: one@"),
     (
