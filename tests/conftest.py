@@ -15,6 +15,7 @@ if str(ROOT) not in sys.path:  # helper modules are imported as tests.<package>.
 torch.set_num_threads(1)  # test processes share two cores, and threads that wait for each other spin
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep all Ray tests in one process of pytest-xdist: starting a Ray takes longer than all of them."""
     for item in items:
