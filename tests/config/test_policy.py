@@ -201,7 +201,7 @@ def test_the_page_has_snippets_and_the_two_bundled_configs_mean_what_they_say() 
     small, published = load_config("policy_small"), load_config("policy_published")
     assert isinstance(small, PolicyConfig)
     assert isinstance(published, PolicyConfig)
-    assert (small.learner.knobs, small.learner.table, small.outer.collection) == (("lr", "weight_decay"), "wide", "lockstep")
+    assert (small.learner.knobs, small.learner.table, small.outer.collection) == (("lr",), "wide", "lockstep")
     assert (published.learner.knobs, published.learner.table, published.learner.hidden) == (KNOBS, "published", 256)
     assert (published.outer.decisions, published.outer.decisions_per_step, published.outer.max_staleness) == ((2, 128), 768, 4)
     assert published.outer.ppo == PPOConfig(), "the published settings are the defaults"
