@@ -45,8 +45,9 @@ class GroupEnv(VectorEnv[Observation, NDArray[np.int64], Any]):
         settings: what the episodes have in common.
         draw: the bucket of a reset by its seed; `reset(options={"bucket": ...})` names one instead.
 
-    `info` of `reset` has `head_mask` [E, 9] (what the policy may turn: registers, then knobs) `decisions`, and how many of the bucket's tasks were `rejected` because they cannot be scored; of `step`, `values` [E, 8],
-    `failed` [E], and at the end `final_loss` [E] (normalised, on the half of the held-out examples that scores).
+    `info` of `reset` has `head_mask` [E, 9] (what the policy may turn: registers, then knobs), `decisions`, `values`, `bucket`, and how
+    many of its tasks were `rejected` because they cannot be scored; of `step`, `values` [E, 8], `failed` [E], and at the end `final_loss`
+    [E] (normalised, on the half of the held-out examples that scores).
 
     A pure function of (seed, bucket, settings, actions).
     """
