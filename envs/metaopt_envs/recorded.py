@@ -62,5 +62,7 @@ def _record(learner: Learner, tasks: Task, leaves: list[Tensor], structure: Any)
     carry = tree_flatten(tree_unflatten(leaves, structure)[3])[1]
     assert str(found[0]) == str(carry), "a step must return a carry of the same structure and order of entries"
     graph.graph.eliminate_dead_code()
+    for node in graph.graph.nodes:
+        node.meta.clear()  # notes about the example, which keep its tensors alive
     graph.recompile()
     return graph, found[0]
