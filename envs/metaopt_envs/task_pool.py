@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from metaopt.errors import TaskError
+from metaopt.learners.policies.timing import decision_steps
 from metaopt.seeds import stable_hash
 from metaopt.tasks import get as get_family
 from metaopt.tasks.sampling import Sampler
@@ -17,7 +18,6 @@ from metaopt_envs.settings import Bucket
 
 __all__ = ["PoolFamily", "TaskPool"]
 
-_STEPS_PER_DECISION = 8  # fewer leave nothing to look at between two decisions
 _KINDS = 2  # horizons of each template
 
 
@@ -44,7 +44,7 @@ class TaskPool:
 
     Attributes:
         families: at least one.
-        decisions: closed range of decisions, drawn log-uniform, but no more than one in eight steps.
+        decisions: closed range of decisions, drawn log-uniform, but no more than a horizon has room for (`timing.decision_steps`).
         tasks: tasks of each template and horizon.
         split: of the templates.
         inner: inner optimizers, drawn uniformly.
@@ -90,7 +90,7 @@ class TaskPool:
         kinds = self.kinds[family.name]
         kind = kinds[int(sampler.uniform("kind", 0, len(kinds)))]
         low, high = self.decisions
-        high = max(1, min(high, most_decisions or high, kind.horizon // _STEPS_PER_DECISION))
+        high = len(decision_steps(kind.horizon, min(high, most_decisions or high)))
         decisions = sampler.log_integer("decisions", min(low, high), high)
         draws = kind.draws if runs >= len(kind.draws) else (kind.draws[int(sampler.uniform("task", 0, len(kind.draws)))],)
         inner = self.inner[int(sampler.uniform("inner", 0, len(self.inner)))]

@@ -9,6 +9,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import metaopt_envs
 from metaopt.errors import ConfigError, TaskError
+from metaopt.learners.policies.timing import decision_steps
 from metaopt_envs import CRITIC_INPUTS, Bucket, GroupEnv, PoolFamily, Settings, TaskPool
 from metaopt_envs.reward import Scorer
 
@@ -149,7 +150,7 @@ def pool(**given):
 def test_pool_draws_by_weight_inside_the_ranges():
     buckets = [pool(decisions=(4, 32)).bucket(seed, 8) for seed in range(400)]
     assert np.mean([b.family == "quadratic" for b in buckets]) == pytest.approx(0.75, abs=0.07)
-    assert all(b.decisions <= max(4, b.horizon // 8) for b in buckets)
+    assert all(b.decisions == len(decision_steps(b.horizon, b.decisions)) for b in buckets)
     assert {len(b.draws) for b in buckets} == {4}
     assert len({b.template for b in buckets if b.family == "digits_mlp"}) == 2
     assert min(b.decisions for b in buckets) == 4

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from metaopt.artifacts import Artifact
 from metaopt.errors import ConfigError
+from metaopt.learners.policies.timing import decision_steps
 from metaopt.names import nearest
 from metaopt.seeds import stable_hash
 from metaopt.tasks import get as get_family
@@ -29,7 +30,6 @@ __all__ = [
 SETS = ("draws", "families", "tiny", "10x", "100x")
 
 DECISIONS = 32
-STEPS_PER_DECISION = 8  # as in training: fewer leave nothing to look at between two decisions
 SEED = 1  # training draws its tasks with 0
 TINY = ("tabular_classification", "tabular_regression")
 # Cheap ones of every kind of loss: those that the policy was not trained on are used.
@@ -90,7 +90,7 @@ def held_out_draws(
         trained: families with their horizons.
         tasks: of each template and horizon; there are two horizons a template.
         templates: at most so many of each family, 0 for all.
-        decisions: of each run, no more than one in eight steps.
+        decisions: of each run, as far as it has room for them.
         inner: inner optimizer.
     """
     families = tuple(replace(one, templates=min(filter(None, (templates, one.templates)), default=0)) for one in trained)
@@ -146,4 +146,4 @@ def _buckets(pool: TaskPool, decisions: int, inner: str) -> tuple[Bucket, ...]:
 
 
 def _planned(bucket: Bucket, decisions: int) -> Bucket:
-    return replace(bucket, decisions=max(1, min(decisions, bucket.horizon // STEPS_PER_DECISION)))
+    return replace(bucket, decisions=len(decision_steps(bucket.horizon, decisions)))

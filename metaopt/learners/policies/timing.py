@@ -17,7 +17,7 @@ from metaopt.errors import ConfigError
 __all__ = ["EVERY", "MOST", "PROBE_STEPS", "SHORTEST_SEGMENT", "decision_steps", "measured_steps"]
 
 PROBE_STEPS = 4
-SHORTEST_SEGMENT = 2
+SHORTEST_SEGMENT = 4
 EVERY = 4
 MOST = 4
 

@@ -10,7 +10,7 @@ from metaopt.learners.policies.network import PolicyNetwork, PolicySpec
 from metaopt_envs import Bucket
 
 KEEP = {"registers": 0, "lr": 3, "weight_decay": 1, "epsilon": 1, "one_minus_beta2": 1, "one_minus_beta1": 1, "clip_ratio": 2}
-BUCKET = Bucket("quadratic", "10x1-gradient", 16, 4, (1, 2))
+BUCKET = Bucket("quadratic", "10x1-gradient", 20, 4, (1, 2))
 SMALL = TaskSet("small", (BUCKET,))
 
 

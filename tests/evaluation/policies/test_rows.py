@@ -109,11 +109,11 @@ def test_budgets_for_the_policys_loss_are_read_off_each_baseline():
 def test_rates_are_told_with_the_best_cosine_of_the_task():
     values = torch.ones(4, 4, 8, dtype=torch.float64)
     values[:, :, 0] = torch.arange(16, dtype=torch.float64).reshape(4, 4)
-    play = Play((4, 7, 10, 13), torch.ones(4, 8), values, torch.empty(0), torch.zeros(4), torch.zeros(4))
+    play = Play((4, 8, 12, 16), torch.ones(4, 8), values, torch.empty(0), torch.zeros(4), torch.zeros(4))
     cosine = np.tile(np.array([0.9, 0.8, 0.1, 0.7, 0.6])[:, None], (1, SEEDS))
     table = pd.DataFrame(trajectory_rows("made", bucket_runs(), play, [rival(cosine=cosine), rival()]))
     assert table.lr.tolist() == list(range(16))
     first = table[table.task == task_name(bucket_runs(), 0)]
     assert set(first.cosine_rate) == {1e-3}
     assert first[first.seed == 1].lr.tolist() == [2, 6, 10, 14]
-    assert first[first.seed == 0].progress.tolist() == [4 / 16, 7 / 16, 10 / 16, 13 / 16]
+    assert first[first.seed == 0].progress.tolist() == [4 / 20, 8 / 20, 12 / 20, 16 / 20]

@@ -14,6 +14,7 @@ from metaopt.evaluation.policies import (
     tiny_tables,
     trained_families,
 )
+from metaopt.learners.policies.timing import decision_steps
 from metaopt_envs import PoolFamily, TaskPool
 from tests.evaluation.policies.made_policies import constant
 
@@ -32,7 +33,7 @@ def test_held_out_draws_are_new_tasks_of_the_same_templates():
     for bucket in held:
         low, high = next(one.horizon for one in TRAINED if one.name == bucket.family)
         assert low <= bucket.horizon <= high
-        assert bucket.decisions == max(1, min(32, bucket.horizon // 8))
+        assert bucket.decisions == len(decision_steps(bucket.horizon, 32))
 
 
 def test_templates_are_bounded_by_the_argument_and_by_training():

@@ -88,7 +88,7 @@ def test_runs_of_different_lengths_decide_by_their_own():
     assert torch.equal(both.carry["policy"]["mind"]["values"][0], alone.carry["policy"]["mind"]["values"][0])
     whole = run(learner, weights, [long], 16, (6,))
     assert torch.equal(both.carry["policy"]["mind"]["values"][1], whole.carry["policy"]["mind"]["values"][0])
-    assert (both.carry["policy"]["mind"]["observation"]["cdf.decisions"] == torch.tensor([4, 2])).all()
+    assert (both.carry["policy"]["mind"]["observation"]["cdf.decisions"] == torch.tensor([3, 2])).all()
 
 
 def one_run(learner, weights, steps, break_at=None, horizon=HORIZON):

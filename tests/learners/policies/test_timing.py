@@ -18,7 +18,7 @@ def segments(total: int, decisions: int) -> list[int]:
 def test_by_hand() -> None:
     assert decision_steps(20, 4) == (4, 8, 12, 16)
     assert decision_steps(44, 2) == (4, 24)
-    assert decision_steps(9, 64) == (4, 6), "as many as fit"
+    assert decision_steps(15, 64) == (4, 9), "as many as fit"
     assert decision_steps(4, 64) == (2,), "half of a short run is for looking"
     assert decision_steps(2, 64) == (1,)
     assert decision_steps(1, 64) == ()
