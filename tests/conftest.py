@@ -34,7 +34,7 @@ def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray of four logical CPUs; pools that find it use it and leave it running."""
-    from metaopt.cluster.ray_pool import start_ray
+    from metaopt.cluster.ray_start import start_ray
 
     owns = start_ray(None, 4)
     yield

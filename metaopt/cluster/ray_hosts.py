@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from metaopt.cluster.env_host import EnvHost, MakeEnv, Opened
 from metaopt.cluster.pool import check_same_versions, versions
-from metaopt.cluster.ray_pool import START_TIMEOUT_S, fit, start_ray
+from metaopt.cluster.ray_start import START_TIMEOUT_S, fit, start_ray
 from metaopt.errors import MetaoptError, WorkerLostError
 
 __all__ = ["Lost", "RayHosts"]

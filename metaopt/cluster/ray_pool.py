@@ -1,16 +1,10 @@
-"""A pool of Ray actors. With `ray_hosts` the only module that imports Ray; `metaopt.cluster.make_pool` imports it when it is asked for.
+"""A pool of Ray actors. The modules `ray_*` alone import Ray; `metaopt.cluster.make_pool` imports this one when it is asked for.
 
 Ray only starts processes and carries messages: it neither restarts actors nor retries calls (`max_restarts=0`, `max_task_retries=0`),
 because its retries are at-least-once. What happens after a loss is decided by the ledger. One call is in flight for each worker.
 """
 
-import logging
-import math
-import os
-import secrets
 import signal
-import socket
-import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,13 +30,12 @@ from metaopt.cluster.pool import (
     check_size,
     versions,
 )
+from metaopt.cluster.ray_start import START_TIMEOUT_S, fit, last_line, start_ray
 from metaopt.cluster.ray_stream import stream
-from metaopt.errors import ConfigError, MetaoptError, WorkerLostError
+from metaopt.errors import MetaoptError, WorkerLostError
 
-__all__ = ["RayPool", "fit", "start_ray"]
+__all__ = ["RayPool"]
 
-START_TIMEOUT_S = 180.0
-PROBE_TIMEOUT_S = 5.0
 _CACHED = 2  # shared objects that a worker keeps unpacked: those of this outer step and the one before
 
 T = TypeVar("T")
@@ -232,7 +225,7 @@ class RayPool:
             try:
                 self._greet(slot)
             except ray.exceptions.RayError as error:
-                raise WorkerLostError(f"worker {slot.index} could not start: {_last_line(error)}") from error
+                raise WorkerLostError(f"worker {slot.index} could not start: {last_line(error)}") from error
 
     def _create(self, slot: Slot) -> None:
         import ray
@@ -309,7 +302,7 @@ class RayPool:
             except ray.exceptions.RayTaskError as error:  # a payload or value that cannot travel; the actor is well
                 reply = Reply("error", str(error), 0.0)
         except ray.exceptions.RayError as error:
-            cause = type(error).__name__ if item is not None else _last_line(error)  # after a start, the text says what is wrong
+            cause = type(error).__name__ if item is not None else last_line(error)  # after a start, the text says what is wrong
             self.lose(slot, cause)
             again = None if item is None or not current else ledger.lose(item, slot.index, cause)
             if again is not None:
@@ -331,82 +324,3 @@ class RayPool:
         slot.actor = slot.pending = slot.handshake = None
         slot.revive_at = slot.budget.spend(slot.index, cause)
         self.stats.restarts += 1
-
-
-def start_ray(address: str | None, cpus: int) -> bool:
-    """Make sure that this process has joined a Ray; return whether it was started here (then the caller shuts it down).
-
-    A private Ray binds to this machine, has no dashboard and refuses clients without this process's random token, which is in no file.
-    The token must be in the environment before the first `import ray`: in a process that imported Ray earlier, the mode stays as it was.
-
-    Args:
-        address: "host:port", "auto", or None for a private Ray.
-        cpus: logical CPUs of a private Ray; more than the machine has are allowed.
-
-    Raises:
-        ConfigError: nothing answers at `address`.
-    """
-    if address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        if address is None:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-            return True
-        _probe(address)
-        ray.init(address=address, **quiet)
-        return False
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = "a private Ray could not start" if address is None else f"no Ray cluster answers at {address!r}"
-        raise ConfigError(f"{where}: {_last_line(error)}") from error
-    finally:
-        for number, handler in handlers.items():  # Ray's own handler would end the driver before it commits a checkpoint
-            with suppress(ValueError):  # not the main thread
-                signal.signal(number, handler)
-
-
-def _probe(address: str) -> None:
-    """Refuse a dead address in seconds: Ray's client would go on trying for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        if address != "auto":
-            raise ConfigError(f'address must be "auto" or "host:port", got {address!r}')
-        return
-    with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S):
-        pass
-
-
-def fit(workers: int, threads: int, device: str) -> float:
-    """Return the GPU share of one worker, after comparing the request with what the cluster has in total.
-
-    A request that can never be met would wait for ever [measured].
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    share = 0.0
-    if device.startswith("cuda"):
-        if gpus == 0:
-            raise ConfigError(f"device {device!r}: the cluster has no GPU; use --device cpu")
-        share = min(1.0, 1.0 / math.ceil(workers / gpus))
-    places = sum(int(node.get("CPU", 0.0) // threads) for node in nodes)
-    if places < workers:
-        cpus = sum(node.get("CPU", 0.0) for node in nodes)
-        raise ConfigError(
-            f"{workers} workers of {threads} CPUs do not fit:"
-            f" the cluster has {cpus:g} CPUs on {len(nodes)} nodes, room for {places} workers"
-        )
-    return share
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__

@@ -27,7 +27,7 @@ from metaopt.config.sections import (
 
 __all__ = [
     "MissingConfig",
-    "PPOConfig",
+    "PPOSettings",
     "PolicyArtifactConfig",
     "PolicyConfig",
     "PolicyLearnerConfig",
@@ -117,8 +117,23 @@ class PolicyStageConfig(Section):
     until_frac: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
-class PPOConfig(Section):
-    """The settings of the update; see `metaopt.outer.ppo.PPOSettings`, whose fields these are."""
+class PPOSettings(Section):
+    """Constants of the update, of a config's and of any other.
+
+    Attributes:
+        clip: a ratio of probabilities outside 1 +- clip gets no more credit.
+        entropy: weight of the entropy (nats, summed over heads) in the loss.
+        lr: Adam's rate at the start; what counts afterwards is in the optimizer.
+        betas: Adam's.
+        max_grad_norm: the gradient of policy and critic together is shortened to it.
+        value_coef: weight of the critic's squared error, in units of the returns' variance.
+        gae_lambda: 0 trusts the critic, 1 the rewards.
+        gamma: discount.
+        epochs: passes over the episodes.
+        batches: minibatches of a pass; fewer when there are fewer episodes.
+        kl_stop: the first minibatch that finds the policy farther than this (mean approximate KL, nats) from the one that acted ends the
+            update, without a step of its own; None: never.
+    """
 
     clip: Positive = 0.2
     entropy: NonNegative = 1e-2
@@ -169,7 +184,7 @@ class PolicyOuterConfig(Section):
     rescue: bool = True
     against: Literal["default", "best_constant"] = "default"
     curriculum: tuple[PolicyStageConfig, ...] = ()
-    ppo: PPOConfig = PPOConfig()
+    ppo: PPOSettings = PPOSettings()
 
     @model_validator(mode="after")
     def _check(self) -> "PolicyOuterConfig":

@@ -1,7 +1,6 @@
 """The config of a policy: chosen by its learner's kind, as strict as the other root, and unknown to it."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,11 @@ from hypothesis import strategies as st
 
 from metaopt.config import Config, PolicyConfig, load_config, parse_config
 from metaopt.config.limits import check_memory, estimate_policy_bytes
-from metaopt.config.policy import Inner, Knob, PolicyOuterConfig, PPOConfig, is_policy
+from metaopt.config.policy import Inner, Knob, PolicyOuterConfig, PPOSettings, is_policy
 from metaopt.config.yaml_core import parse
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.controlled import INNER
 from metaopt.learners.policies.knobs import KNOBS, TABLES
-from metaopt.outer.ppo.update import PPOSettings
 
 SMALL = """\
 name: small
@@ -74,7 +72,7 @@ def test_the_kind_of_the_learner_chooses_the_root() -> None:
     config = small()
     assert (config.learner.knobs, config.learner.hidden, config.learner.table) == (("lr",), 256, "wide")
     assert (config.outer.curriculum[0].most_decisions, config.outer.curriculum[2].most_decisions) == (4, None)
-    assert config.outer.ppo == PPOConfig(lr=1e-3)
+    assert config.outer.ppo == PPOSettings(lr=1e-3)
     assert config.artifact_name == "small"
     assert small("artifact.name=other").artifact_name == "other"
     assert not is_policy([])
@@ -204,11 +202,7 @@ def test_the_page_has_snippets_and_the_two_bundled_configs_mean_what_they_say() 
     assert (small.learner.knobs, small.learner.table, small.outer.collection) == (("lr",), "wide", "lockstep")
     assert (published.learner.knobs, published.learner.table, published.learner.hidden) == (KNOBS, "published", 256)
     assert (published.outer.decisions, published.outer.decisions_per_step, published.outer.max_staleness) == ((2, 128), 768, 4)
-    assert published.outer.ppo == PPOConfig(), "the published settings are the defaults"
-
-
-def test_the_settings_of_the_update_are_those_of_the_trainer() -> None:
-    assert {field.name: field.default for field in fields(PPOSettings)} == PPOConfig().model_dump()
+    assert published.outer.ppo == PPOSettings(), "the published settings are the defaults"
 
 
 def test_memory_grows_with_a_group_and_an_absurd_one_is_refused() -> None:

@@ -11,7 +11,6 @@ time limit; n_steps should therefore be no less than the usual length of an epis
 Legend: S steps of a rollout, n environments, T decisions of the longest episode, E episodes.
 """
 
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -25,12 +24,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from metaopt import seeds
+from metaopt.config.policy import PPOSettings
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.heads import log_prob
 from metaopt.learners.policies.lstm import LSTMState
 from metaopt.outer.ppo.episodes import Episodes
 from metaopt.outer.ppo.policy import RecurrentPolicy
-from metaopt.outer.ppo.update import PPOSettings, update
+from metaopt.outer.ppo.update import update
 
 __all__ = ["RecurrentPPO"]
 
@@ -150,8 +150,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         assert self.episodes is not None
         self._update_learning_rate(self.policy.optimizer)
         key = seeds.key("recurrent ppo", self.seed, self._n_updates)
-        settings = replace(self.settings, lr=self.lr_schedule(self._current_progress_remaining))
-        for name, number in update(self.policy.network, self.policy.critic, self.policy.optimizer, self.episodes, settings, key).items():
+        found = update(self.policy.network, self.policy.critic, self.policy.optimizer, self.episodes, self.settings, key)
+        for name, number in found.items():
             self.logger.record(f"train/{name}", number)
         self._n_updates += 1
 

@@ -13,11 +13,12 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from metaopt import seeds
+from metaopt.config.policy import PPOSettings
 from metaopt.errors import ConfigError
 from metaopt.learners.policies.heads import greedy, sample
 from metaopt.learners.policies.network import NetworkShape, PolicyNetwork
 from metaopt.outer.ppo.critic import Critic
-from metaopt.outer.ppo.update import PPOSettings, make_optimizer
+from metaopt.outer.ppo.update import make_optimizer
 
 __all__ = ["RecurrentPolicy"]
 

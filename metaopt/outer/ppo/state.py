@@ -15,7 +15,7 @@ from metaopt.config import PolicyConfig
 from metaopt.learners.policies.knobs import HEADS
 from metaopt.outer.average import ThetaAverage
 from metaopt.outer.ppo.episodes import Episodes
-from metaopt.outer.ppo.update import PPOSettings, make_optimizer, update
+from metaopt.outer.ppo.update import make_optimizer, update
 from metaopt.outer.ppo.worker import Weights, fresh_networks
 from metaopt.outer.ppo.worlds import World
 from metaopt.seeds import key
@@ -36,7 +36,7 @@ class PPOState:
 
     def __init__(self, config: PolicyConfig, world: World, device: str = "cpu") -> None:
         self._config, self._device = config, device
-        self.settings = PPOSettings(**config.outer.ppo.model_dump())
+        self.settings = config.outer.ppo
         network, critic = fresh_networks(config, world)
         self.network, self.critic = network.to(device), critic.to(device)
         self.optimizer = make_optimizer(self.network, self.critic, self.settings)

@@ -9,51 +9,19 @@ Legend: E episodes, N decisions of a minibatch, A heads.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metaopt import seeds
+from metaopt.config.policy import PPOSettings
 from metaopt.learners.policies.heads import log_prob_and_entropy
 from metaopt.learners.policies.network import PolicyNetwork, packed_features
 from metaopt.outer.ppo.advantages import advantages, normalised
 from metaopt.outer.ppo.critic import Critic
 from metaopt.outer.ppo.episodes import Episodes, pack
 
-__all__ = ["PPOSettings", "make_optimizer", "update"]
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    """Constants of the update.
-
-    Attributes:
-        clip: a ratio of probabilities outside 1 +- clip gets no more credit, > 0.
-        entropy: weight of the entropy (nats, summed over heads) in the loss, >= 0.
-        lr: Adam's rate at the start; what counts afterwards is in the optimizer.
-        betas: Adam's.
-        max_grad_norm: the gradient of policy and critic together is shortened to it, > 0.
-        value_coef: weight of the critic's squared error, in units of the returns' variance.
-        gae_lambda: see `advantages`.
-        gamma: discount, [0, 1].
-        epochs: passes over the episodes, >= 1.
-        batches: minibatches of a pass, >= 1; fewer when there are fewer episodes.
-        kl_stop: the first minibatch that finds the policy farther than this (mean approximate KL, nats) from the one that acted ends the
-            update, without a step of its own; None: never.
-    """
-
-    clip: float = 0.2
-    entropy: float = 1e-2
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = 5.0
-    value_coef: float = 0.5
-    gae_lambda: float = 0.95
-    gamma: float = 1.0
-    epochs: int = 4
-    batches: int = 4
-    kl_stop: float | None = None
+__all__ = ["make_optimizer", "update"]
 
 
 def make_optimizer(network: PolicyNetwork, critic: Critic, settings: PPOSettings) -> torch.optim.Adam:

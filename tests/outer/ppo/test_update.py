@@ -153,7 +153,7 @@ def test_the_policy_that_acted_has_ratio_1() -> None:
 def test_kl_stop_ends_the_update_before_the_step(kl_stop: float | None, epochs: int, steps: int) -> None:
     network, critic = networks()
     episodes = played(LENGTHS, network, critic)
-    settings = replace(SETTINGS, kl_stop=kl_stop)
+    settings = SETTINGS.model_copy(update={"kl_stop": kl_stop})
     before = [p.detach().clone() for p in (*network.parameters(), *critic.parameters())]
     statistics = update(network, critic, make_optimizer(network, critic, settings), episodes, settings, KEY)
     assert (statistics["epochs"], statistics["steps"]) == (epochs, steps)
