@@ -9,6 +9,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import metaopt_envs
 from metaopt.errors import ConfigError, TaskError
+from metaopt.learners.policies.starts import inner_start
 from metaopt.learners.policies.timing import decision_steps
 from metaopt_envs import CRITIC_INPUTS, Bucket, GroupEnv, PoolFamily, Settings, TaskPool
 from metaopt_envs.reward import Scorer
@@ -73,6 +74,7 @@ def test_task_that_cannot_be_scored_is_drawn_again_and_counted(monkeypatch):
 
     monkeypatch.setattr(Scorer, "of", refuse_twice)
     assert make().reset(seed=4)[1]["rejected"] == 2
+    assert len(set(refused)) == 2, "not the same one again"
     refused.clear()
     with pytest.raises(TaskError, match="no task"):
         make().reset(seed=4, options={"bucket": BUCKET})
@@ -116,6 +118,27 @@ def test_group_is_a_vector_environment_without_automatic_resets():
         env.step(env.action_space.sample())
 
 
+def test_a_reset_hands_on_what_is_given_and_whether_anything_is_missing():
+    env, given = GroupEnv(2, Settings(knob_missing=1.0, eval_missing=1.0)), inner_start("adamw") * 2
+    info = env.reset(seed=5, options={"bucket": BUCKET, "given": given, "missing": False})[1]
+    assert np.array_equal(info["values"], given.expand(2, -1).numpy())
+    assert info["head_mask"][:, :6].all()
+    assert not env.reset(seed=5, options={"bucket": BUCKET})[1]["head_mask"][:, 1:].any()
+
+
+def test_the_others_go_on_when_a_run_has_ended():
+    env = GroupEnv(2, Settings(registers=False))
+    env.reset(seed=5, options={"bucket": BUCKET})
+    for value in env.group.inner.carry["params"].values():
+        value[1] = np.nan
+    keep = np.array([[0, 3, 1, 1, 1, 1, 2, 1, 1]] * 2)
+    ended, rewards = zip(
+        *((terminated.tolist(), reward) for _, reward, terminated, _, _ in (env.step(keep) for _ in range(4))), strict=True
+    )
+    assert ended == ([False, True],) * 3 + ([True, True],)
+    assert np.stack(rewards)[:, 1].tolist() == [-3, 0, 0, 0]
+
+
 def test_one_run_is_a_row_of_many():
     many, one = GroupEnv(2, Settings()), GroupEnv(1, Settings())
     bucket = Bucket("quadratic", "10x1-none", 32, 4, (1,))
@@ -155,6 +178,19 @@ def test_pool_draws_by_weight_inside_the_ranges():
     assert len({b.template for b in buckets if b.family == "digits_mlp"}) == 2
     assert min(b.decisions for b in buckets) == 4
     assert max(b.decisions for b in buckets) > 24
+
+
+def test_pool_has_two_horizons_of_a_template_and_every_inner_optimizer():
+    both = pool(inner=("adamw", "unitless_adam"))
+    for buckets in both.kinds.values():
+        assert len({(b.template, b.horizon) for b in buckets}) > len({b.template for b in buckets})
+    assert {both.bucket(seed, 8).inner for seed in range(40)} == {"adamw", "unitless_adam"}
+
+
+def test_a_single_run_has_a_single_task():
+    buckets = [pool().bucket(seed, 1) for seed in range(40)]
+    assert {len(b.draws) for b in buckets} == {1}
+    assert len({b.draws for b in buckets}) > 10
 
 
 def test_pool_has_a_fixed_set_of_tasks_and_other_seeds_have_others():

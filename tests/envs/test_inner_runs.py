@@ -82,6 +82,15 @@ def test_corrections_stay_exact_when_betas_change():
         assert one.carry["state"][f"ones{name}"].tolist() == pytest.approx([1 - left] * RUNS, rel=1e-5)
 
 
+def test_batches_are_the_same_however_many_are_drawn_ahead(monkeypatch):
+    whole = runs()
+    whole.advance(values(), 8, ())
+    monkeypatch.setattr("metaopt_envs.inner_runs._AHEAD_STEPS", 3)
+    often = runs()
+    often.advance(values(), 8, ())
+    assert torch.equal(often.weights(), whole.weights())
+
+
 @pytest.mark.parametrize("name", INNER)
 def test_measuring_changes_no_bit_of_a_run(name):
     quiet, watched = runs(name), runs(name)
