@@ -140,6 +140,17 @@ def test_a_run_that_is_lost_falls_along_a_cosine_from_half_its_rate():
     assert used[2] < 0.02 * used[0]
 
 
+def test_weights_that_are_not_finite_are_enough_to_be_lost():
+    """They may have become so in the very last step, and no training loss is that of them yet."""
+    learner, weights, task = PolicyLearner(SPEC, decisions=DECISIONS), always(4), tasks.build(specs()[0])
+    carry = learner.init(weights, task, seeds.key("run"))
+    for t in range(12):
+        if t == 11:
+            carry["params"] = {name: torch.full_like(value, torch.nan) for name, value in carry["params"].items()}
+        carry, _ = learner.advance(weights, task, carry, task.batch(seeds.key("batch"), torch.tensor(t)))
+    assert int(carry["policy"]["mind"]["handed"]) == 11
+
+
 def _mind(values):
     from metaopt.learners.policies.policy_learner import _Mind
 
