@@ -20,11 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("artifact", help="path or name of a policy")
     parser.add_argument("out", type=Path, help="folder for results.json, report.md, tables and figures")
     parser.add_argument("--sets", default=",".join(policies.SETS), help="sets of tasks, separated by commas; default: %(default)s")
-    parser.add_argument("--templates", type=int, default=4, help="of each family that is held out by draws; default: 4")
-    parser.add_argument("--tasks", type=int, default=2, help="of each template and horizon; default: 2")
+    parser.add_argument("--templates", type=int, default=4, help="of each family, at most; default: 4")
+    parser.add_argument("--tasks", type=int, default=1, help="of each template and horizon; default: 1")
     parser.add_argument("--decisions", type=int, default=policies.DECISIONS, help="of each run; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5, help="of each task, at most 5; default: 5")
-    parser.add_argument("--against", default="default", choices=("default", "best_constant"), help="what rewards compare with")
     parser.add_argument("--eval-loss", action="store_true", help="let the policy see a held-out loss")
     parser.add_argument("--registers", action="store_true", help="let it save and load")
     parser.add_argument("--no-guard", action="store_true", help="without guard rails")
@@ -36,17 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
         trained = policies.trained_families(artifact)
         names = [name.strip() for name in given.sets.split(",")]
         sets = [policies.named_set(name, trained, given.tasks, given.templates, given.decisions) for name in names]
+        store = Store((given.store,)) if given.store else None
+        print(policies.expected_cost(sets, given.seeds, store).text(given.workers), flush=True)
         with make_pool(given.workers, None, policies.PolicyEvaluationSetup()) as pool:
             found = policies.evaluate_policy(
                 artifact,
                 sets,
                 given.seeds,
-                Store((given.store,)) if given.store else None,
+                store,
                 pool,
                 given.eval_loss,
                 given.registers,
                 not given.no_guard,
-                given.against,
             )
     except MetaoptError as error:
         print(f"evaluate_policy: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Explain a hyperparameter policy: knobs over runs, sensitivity of its choices, and what is left of it in open loop.
 
-python scripts/policy_explain.py ARTIFACT OUT [--set draws] [--templates 4] [--tasks 2] [--seeds 5] [--eval-loss] [--workers N]
+python scripts/policy_explain.py ARTIFACT OUT [--set draws] [--templates 4] [--tasks 1] [--seeds 5] [--eval-loss] [--workers N]
 """
 
 import argparse
@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("artifact", help="path or name of a policy")
     parser.add_argument("out", type=Path, help="folder for explanation.json and figures")
     parser.add_argument("--set", default="draws", help=f"one of {', '.join(policies.SETS)}; default: draws")
-    parser.add_argument("--templates", type=int, default=4, help="of each family that is held out by draws; default: 4")
-    parser.add_argument("--tasks", type=int, default=2, help="of each template and horizon; default: 2")
+    parser.add_argument("--templates", type=int, default=4, help="of each family, at most; default: 4")
+    parser.add_argument("--tasks", type=int, default=1, help="of each template and horizon; default: 1")
     parser.add_argument("--decisions", type=int, default=policies.DECISIONS, help="of each run; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5, help="of each task; default: 5")
     parser.add_argument("--eval-loss", action="store_true", help="let the policy see a held-out loss")

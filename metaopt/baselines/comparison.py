@@ -25,16 +25,20 @@ from metaopt.tasks import TaskSpec
 
 __all__ = [
     "COSINE_FRACTIONS",
+    "HIGHER_RATES",
     "Budgets",
     "EqualLoss",
     "cosine_budgets",
+    "cosine_runs",
     "default_budgets",
+    "default_runs",
     "grid_runs",
     "grids",
     "steps_to_equal_loss",
 ]
 
 SEEDS = 5
+HIGHER_RATES = (3e-2, 1e-1)  # short runs often want more than the grid's largest, and policies go there
 COSINE_FRACTIONS = (1 / 4, 2**-1.5, 1 / 2, 2**-0.5, 1.0, 2**0.5, 2.0)  # of the horizon
 CURVE_FRACTIONS = tuple(float(2**i) for i in np.arange(-5, 3.01, 0.25))  # one run is the curve; the default rate is often slow by far
 _SHORTEST = 8  # a horizon whose budgets are different numbers of steps
@@ -130,23 +134,41 @@ def grids(specs: Sequence[TaskSpec], store: Store | None = None, pool: Pool | No
     return [np.concatenate([losses[-1] for losses in found], axis=-1) for found in _grouped(wanted, store, pool)]
 
 
-def cosine_budgets(specs: Sequence[TaskSpec], store: Store | None = None, pool: Pool | None = None) -> list[Budgets]:
-    """Return what AdamW reaches on each task with a cosine to 0 over budgets of a quarter to twice the horizon, at five rates.
-
-    Each budget is a run of its own, whose schedule ends there. Arguments and errors are those of `budget_losses`.
+def cosine_runs(spec: TaskSpec, rates: tuple[float, ...] = RATES) -> list[BudgetRuns]:
+    """Return the runs of `cosine_budgets` on a task, one program for each budget.
 
     Raises:
         ConfigError: a horizon below 8.
     """
-    wanted = []
-    for spec in specs:
-        stretched = [replace(spec, horizon=steps) for steps in _whole_steps(spec, COSINE_FRACTIONS)]
-        seeds = evaluation_seeds(spec, 0, SEEDS)
-        wanted.append([BudgetRuns(one, ("cosine",), RATES, seeds, (one.horizon,)) for one in stretched])
+    seeds = evaluation_seeds(spec, 0, SEEDS)
+    stretched = [replace(spec, horizon=steps) for steps in _whole_steps(spec, COSINE_FRACTIONS)]
+    return [BudgetRuns(one, ("cosine",), rates, seeds, (one.horizon,)) for one in stretched]
+
+
+def cosine_budgets(
+    specs: Sequence[TaskSpec], store: Store | None = None, pool: Pool | None = None, rates: tuple[float, ...] = RATES
+) -> list[Budgets]:
+    """Return what AdamW reaches on each task with a cosine to 0 over budgets of a quarter to twice the horizon, at some rates.
+
+    Each budget is a run of its own, whose schedule ends there. Other arguments and errors are those of `budget_losses`.
+
+    Raises:
+        ConfigError: a horizon below 8.
+    """
+    wanted = [cosine_runs(spec, rates) for spec in specs]
     return [
         Budgets(np.array([one.spec.horizon for one in runs]) / spec.horizon, np.stack([losses[-1, 0] for losses in found]))
         for spec, runs, found in zip(specs, wanted, _grouped(wanted, store, pool), strict=True)
     ]
+
+
+def default_runs(spec: TaskSpec) -> BudgetRuns:
+    """Return the runs of `default_budgets` on a task.
+
+    Raises:
+        ConfigError: a horizon below 8.
+    """
+    return BudgetRuns(spec, ("constant",), (DEFAULT_RATE,), evaluation_seeds(spec, 0, SEEDS), _whole_steps(spec, CURVE_FRACTIONS))
 
 
 def default_budgets(specs: Sequence[TaskSpec], store: Store | None = None, pool: Pool | None = None) -> list[Budgets]:
@@ -154,14 +176,9 @@ def default_budgets(specs: Sequence[TaskSpec], store: Store | None = None, pool:
 
     Arguments and errors are those of `cosine_budgets`.
     """
-    wanted = []
-    for spec in specs:
-        seeds, steps = evaluation_seeds(spec, 0, SEEDS), _whole_steps(spec, CURVE_FRACTIONS)
-        wanted.append([BudgetRuns(spec, ("constant",), (DEFAULT_RATE,), seeds, steps)])
-    return [
-        Budgets(np.array(runs[0].budgets) / spec.horizon, found[0][:, 0])
-        for spec, runs, found in zip(specs, wanted, _grouped(wanted, store, pool), strict=True)
-    ]
+    wanted = [default_runs(spec) for spec in specs]
+    found = budget_losses(wanted, store, pool)
+    return [Budgets(np.array(runs.budgets) / runs.spec.horizon, losses[:, 0]) for runs, losses in zip(wanted, found, strict=True)]
 
 
 def _whole_steps(spec: TaskSpec, fractions: Sequence[float]) -> tuple[int, ...]:

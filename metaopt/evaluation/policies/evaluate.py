@@ -11,7 +11,6 @@ import pandas as pd
 from metaopt.artifacts import Artifact
 from metaopt.artifacts.policy import load_policy
 from metaopt.baselines.comparison import SEEDS
-from metaopt.baselines.reference import Against
 from metaopt.baselines.store import Store
 from metaopt.cluster import Pool
 from metaopt.errors import ConfigError
@@ -46,7 +45,6 @@ def evaluate_policy(
     eval_loss: bool = False,
     registers: bool = False,
     guard: bool | tuple[float, float] = True,
-    against: Against = "default",
 ) -> PolicyEvaluation:
     """Return what a policy does on sets of tasks, with everything it is compared with on the same inner seeds.
 
@@ -59,7 +57,6 @@ def evaluate_policy(
         eval_loss: whether the policy sees the loss on the half of the held-out examples that does not score.
         registers: whether it may save and load.
         guard: as `PolicyScheduler` has it.
-        against: what rewards compare with: AdamW at 1e-3, or at the best of five constant rates.
 
     Raises:
         ConfigError: an artifact of another kind, seeds out of range, or a card that names no families where `sets` are missing.
@@ -72,24 +69,25 @@ def evaluate_policy(
     settings = play_settings(network.spec, eval_loss, registers)
     rails = Rails(guard, artifact.card["limits"].get("max_lr"))
     chosen = default_sets(artifact) if sets is None else list(sets)
-    rejected: dict[str, dict[str, int]] = {}
+    rejected: dict[str, dict[str, dict[str, int]]] = {}
     tables: dict[str, list[rows.Row]] = {"runs": [], "equal": [], "trajectories": []}
     with ExitStack() as stack:
         workers = pool or stack.enter_context(own_pool())
         for task_set in chosen:
-            scored, reasons = bucket_runs(task_set, seeds, against, store, workers)
-            rejected[task_set.name] = dict(reasons)
+            scored, reasons = bucket_runs(task_set, seeds, store, workers)
+            rejected[task_set.name] = {against: dict(counts) for against, counts in reasons.items()}
             plays = closed_loops(variants(artifact, network.spec, rails), scored, settings, workers)
             plays |= replays(artifact, plays[rows.POLICY], scored, settings, workers)
             found = iter(rivals([spec for one in scored for spec in one.specs], seeds, task_set.full, store, workers))
             for place, one in enumerate(scored):
                 own = [next(found) for _ in one.specs]
                 finals = {who: every[place].final_loss.numpy() for who, every in plays.items()}
-                tables["runs"] += rows.run_rows(task_set.name, one, finals, own)
+                tables["runs"] += rows.actor_rows(task_set.name, one, finals)
+                tables["runs"] += rows.baseline_rows(task_set.name, one, own)
                 tables["equal"] += rows.equal_loss_rows(task_set.name, one, finals[rows.POLICY], own)
                 tables["trajectories"] += rows.trajectory_rows(task_set.name, one, plays[rows.POLICY][place], own)
     runs, equal, trajectories = (pd.DataFrame(one) for one in tables.values())
-    about = {"artifact": f"{artifact.name}@{artifact.fingerprint}", "seeds": seeds, "against": against, "eval_loss": eval_loss}
+    about = {"artifact": f"{artifact.name}@{artifact.fingerprint}", "seeds": seeds, "eval_loss": eval_loss}
     about |= {"registers": settings.registers, "guard": guard, "highest_lr": rails.highest}
     return PolicyEvaluation(
         about=about | {"decisions": {one.name: max(bucket.decisions for bucket in one.buckets) for one in chosen}},

@@ -15,7 +15,6 @@ import pandas as pd
 
 from metaopt.artifacts import Artifact
 from metaopt.artifacts.policy import load_policy
-from metaopt.baselines.reference import Against
 from metaopt.baselines.store import Store
 from metaopt.cluster import Pool
 from metaopt.evaluation.policies import rows
@@ -23,9 +22,9 @@ from metaopt.evaluation.policies.jobs import own_pool
 from metaopt.evaluation.policies.loop import Play, Rails
 from metaopt.evaluation.policies.plays import Actors, closed_loops, play_settings, replays
 from metaopt.evaluation.policies.results import plain
-from metaopt.evaluation.policies.rivals import BucketRuns, bucket_runs
+from metaopt.evaluation.policies.rivals import bucket_runs
 from metaopt.evaluation.policies.sensitivity import sensitivity
-from metaopt.evaluation.policies.summary import EVERY, family_interval
+from metaopt.evaluation.policies.summary import reward_table
 from metaopt.evaluation.policies.task_sets import TaskSet
 from metaopt.learners.policies.knobs import KNOBS
 from metaopt.learners.policies.network import PolicySpec
@@ -44,7 +43,8 @@ class Explanation:
         about: artifact, seeds, set of tasks.
         knobs: family, knob, share, low, median, high: value over start, percentiles 10, 50 and 90 of the runs, at a share of the decisions.
         sensitivity: a row for each group of inputs, see `sensitivity.sensitivity`.
-        open_loop: family, who, reward, low, high: in closed loop, and its mean behaviour replayed.
+        open_loop: the policy in closed loop and its mean behaviour replayed, with the columns of `summary.reward_table`: the replays beside
+            the best constant rate, and how often they end higher, say more than rewards, which have a ceiling.
     """
 
     about: Mapping[str, Any]
@@ -78,7 +78,6 @@ def explain_policy(
     pool: Pool | None = None,
     eval_loss: bool = False,
     registers: bool = False,
-    against: Against = "default",
 ) -> Explanation:
     """Return what a policy does on a set of tasks, as it is deployed; arguments as `evaluate.evaluate_policy`.
 
@@ -91,18 +90,21 @@ def explain_policy(
     settings = play_settings(network.spec, eval_loss, registers)
     with ExitStack() as stack:
         workers = pool or stack.enter_context(own_pool())
-        scored, _ = bucket_runs(task_set, seeds, against, store, workers)
+        scored, _ = bucket_runs(task_set, seeds, store, workers)
         actors: Actors = {rows.POLICY: ("greedy", artifact, Rails(True, artifact.card["limits"].get("max_lr")))}
         plays = closed_loops(actors, scored, settings, workers)
         plays |= replays(artifact, plays[rows.POLICY], scored, settings, workers)
     policy = plays[rows.POLICY]
+    runs: list[rows.Row] = []
+    for place, one in enumerate(scored):
+        runs += rows.actor_rows(task_set.name, one, {who: own[place].final_loss.numpy() for who, own in plays.items()})
     about = {"artifact": f"{artifact.name}@{artifact.fingerprint}", "set": task_set.name, "seeds": seeds, "eval_loss": eval_loss}
     turned = [name for name in KNOBS if name in network.spec.knobs]
     return Explanation(
         about=about | {"registers": settings.registers, "tasks": sum(len(one.specs) for one in scored)},
         knobs=knob_table([(one.bucket.family, play) for one, play in zip(scored, policy, strict=True)], turned),
         sensitivity=sensitivity(network, policy),
-        open_loop=_open_loop_table(plays, scored),
+        open_loop=reward_table(pd.DataFrame(runs)),
     )
 
 
@@ -131,20 +133,3 @@ def knob_table(plays: Sequence[tuple[str, Play]], knobs: Sequence[str]) -> pd.Da
     table = pd.DataFrame(found, columns=["family", "knob", "share", "low", "median", "high"])
     moved = table[(table.low != 1) | (table.high != 1)].knob.unique()
     return table[table.knob.isin(moved)].reset_index(drop=True)
-
-
-def _open_loop_table(plays: Mapping[str, Sequence[Play]], scored: Sequence[BucketRuns]) -> pd.DataFrame:
-    runs = [
-        {"family": one.bucket.family, "task": rows.task_name(one, place), "seed": seed, "who": who, "reward": float(reward)}
-        for who, own in plays.items()
-        for one, play in zip(scored, own, strict=True)
-        for place, losses in enumerate(one.by_task(play.final_loss.numpy()))
-        for seed, reward in enumerate(one.rewards(place, losses))
-    ]
-    table, found = pd.DataFrame(runs), []
-    for who in plays:
-        mine = table[table.who == who]
-        for family, own in [(EVERY, mine), *mine.groupby("family", sort=True)]:
-            interval = family_interval(own, "reward", f"{family} {who}")
-            found.append({"family": family, "who": who, "reward": interval.value, "low": interval.low, "high": interval.high})
-    return pd.DataFrame(found)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from metaopt.evaluation.policies.rows import POLICY
 from metaopt.evaluation.reporting.canvas import canvas, label, picture
 from metaopt.learners.policies.observation import LAYOUT
 
@@ -64,16 +65,24 @@ def _sensitivity(found: "Explanation") -> bytes:
 def _open_loop(found: "Explanation") -> bytes:
     table = found.open_loop
     families, everybody = list(table.family.unique()), list(table.who.unique())
-    with canvas(1.2 + 0.55 * len(families), _WIDTH) as figure:
-        axes = figure.subplots()
-        for place, who in enumerate(everybody):
-            own = table[table.who == who].set_index("family").loc[families]
-            at = np.arange(len(families))[::-1] + 0.26 * (1 - place)
-            reach = np.stack([own.reward - own.low, own.high - own.reward])
-            axes.barh(at, own.reward, xerr=reach, height=0.24, color=_COLOURS[place], label=who, error_kw={"elinewidth": 0.9})
-        axes.set_yticks(np.arange(len(families))[::-1], [label(name) for name in families], fontsize=8)
-        axes.axvline(0.0, color="black", linewidth=0.8)
-        axes.set_title("What is left without feedback", fontsize=10)
-        axes.set_xlabel("mean reward", fontsize=9)
+    with canvas(1.3 + 0.55 * len(families), _WIDTH) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        at = np.arange(len(families))[::-1]
+        for place, (who, colour) in enumerate(zip(everybody, _COLOURS, strict=False)):
+            own, spot = table[table.who == who].set_index("family").loc[families], at + 0.26 * (1 - place)
+            for axes, column in ((left, "reward_best"), (right, "wins")):
+                if who == POLICY and axes is right:
+                    continue
+                value, low, high = (own[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
+                reach = np.stack([value - low, high - value])
+                name = who if axes is left else None
+                axes.barh(spot, value, xerr=reach, height=0.24, color=colour, label=name, error_kw={"elinewidth": 0.9})
+        left.set_yticks(at, [label(name) for name in families], fontsize=8)
+        left.axvline(0.0, color="black", linewidth=0.8)
+        left.set_xlabel("reward beside the best constant rate", fontsize=8)
+        right.axvline(0.5, color="black", linewidth=0.8)
+        right.set_xlim(0.0, 1.0)
+        right.set_xlabel("runs that the policy ends lower than it", fontsize=8)
+        figure.suptitle("What is left without feedback", fontsize=10)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
         return picture(figure, ("png",))["png"]

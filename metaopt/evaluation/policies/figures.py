@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from metaopt.evaluation.policies.results import PolicyEvaluation
-from metaopt.evaluation.policies.rows import AGAINST_COSINE, AGAINST_DEFAULT, COSINE, POLICY
+from metaopt.evaluation.policies.rows import AGAINST_DEFAULT, COSINE, POLICY
 from metaopt.evaluation.policies.summary import EVERY
 from metaopt.evaluation.reporting.canvas import canvas, label, picture
 
@@ -18,7 +18,7 @@ __all__ = ["figures"]
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#9a9a9a"
 _MOST_TASKS = 40  # of a dot plot: more cannot be read
-_LEAST_RATE = 1e-5  # a cosine's end is below any axis
+_LEAST_RATE = 1e-5  # of an axis, where the policy's are not lower: a cosine's end is below any
 _FEW = 6  # tasks whose rates are shown
 
 
@@ -43,12 +43,12 @@ def _steps_figure(equal: pd.DataFrame) -> bytes:
         .agg(log=("log", "mean"), censored=("censored", "any"))
         .reset_index()
     )
-    order = means[means.against == AGAINST_COSINE].sort_values("log").task.tolist()
+    order = means[means.against == COSINE].sort_values("log").task.tolist()
     if len(order) > _MOST_TASKS:
         order = [order[round(i * (len(order) - 1) / (_MOST_TASKS - 1))] for i in range(_MOST_TASKS)]
     with canvas(1.2 + 0.17 * len(order), 6.4) as figure:
         axes = figure.subplots()
-        for against, colour, marker in ((AGAINST_DEFAULT, _GREY, "s"), (AGAINST_COSINE, _BLUE, "o")):
+        for against, colour, marker in ((AGAINST_DEFAULT, _GREY, "s"), (COSINE, _BLUE, "o")):
             own = means[means.against == against].set_index("task").loc[order]
             face = [("none" if censored else colour) for censored in own.censored]
             x = np.exp(own.log.to_numpy())
@@ -91,24 +91,26 @@ def _rate_figure(rates: pd.DataFrame) -> bytes:
     tasks = rates.groupby("family", sort=True).task.unique()
     chosen = [own[i] for i in range(max(map(len, tasks))) for own in tasks if i < len(own)][:_FEW]
     rows = -(-len(chosen) // 2)
+    shown = rates[rates.task.isin(chosen)]
+    reach = min(_LEAST_RATE, shown.lr.min() / 1.5), 1.5 * max(shown.lr.max(), shown.cosine_rate.max())
     with canvas(0.6 + 1.6 * rows, 6.4) as figure:
         panels = list(figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat)
         for axes, task in zip(panels, chosen, strict=False):
-            _rate_panel(axes, rates[rates.task == task], str(task))
+            _rate_panel(axes, rates[rates.task == task], str(task), reach)
         for axes in panels[len(chosen) :]:
             axes.set_visible(False)
         figure.supxlabel("share of the run", fontsize=9)
-        figure.supylabel("learning rate; dashed: the best cosine", fontsize=9)
+        figure.supylabel("learning rate; dashed: the best cosine of 7 rates", fontsize=9)
         return picture(figure, ("png",))["png"]
 
 
-def _rate_panel(axes: "Axes", rates: pd.DataFrame, task: str) -> None:
+def _rate_panel(axes: "Axes", rates: pd.DataFrame, task: str, reach: tuple[float, float]) -> None:
     for _, run in rates.groupby("seed"):
         axes.step([*run.progress, 1.0], [*run.lr, run.lr.iloc[-1]], where="post", color=_BLUE, alpha=0.6, linewidth=1.0)
     at = np.linspace(0.0, 0.99, 100)
     axes.plot(at, rates.cosine_rate.iloc[0] * 0.5 * (1 + np.cos(math.pi * at)), color=_ORANGE, linestyle="--", linewidth=1.0)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=_LEAST_RATE)
+    axes.set_ylim(*reach)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(labelsize=8)
     axes.set_title(label(_short(task), 34), fontsize=7.5)

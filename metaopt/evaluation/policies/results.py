@@ -20,8 +20,8 @@ class PolicyEvaluation:
 
     Attributes:
         about: artifact, seeds, decisions, what the policy saw and was kept from; plain JSON values.
-        rejected: set -> how many tasks could not be scored, by reason.
-        rewards: mean rewards of the policy, its variants and the tuned baselines.
+        rejected: set -> baseline -> how many tasks could not be scored against it, by reason.
+        rewards: mean rewards of the policy, its variants and the tuned baselines, and how often the policy ends lower.
         comparison: the policy beside the grid.
         factors: steps to equal loss.
         grid: mean reward of each run of the grid.
@@ -31,7 +31,7 @@ class PolicyEvaluation:
     """
 
     about: Mapping[str, Any]
-    rejected: Mapping[str, Mapping[str, int]]
+    rejected: Mapping[str, Mapping[str, Mapping[str, int]]]
     rewards: pd.DataFrame
     comparison: pd.DataFrame
     factors: pd.DataFrame
@@ -42,7 +42,7 @@ class PolicyEvaluation:
 
     def to_json(self) -> str:
         """Return everything but the long tables as canonical JSON; what is not finite is null."""
-        content: dict[str, Any] = {"about": dict(self.about), "rejected": {name: dict(one) for name, one in self.rejected.items()}}
+        content: dict[str, Any] = {"about": dict(self.about), "rejected": dict(self.rejected)}
         for one in fields(self):
             table = getattr(self, one.name)
             if isinstance(table, pd.DataFrame) and one.name not in _LONG:

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaopt.baselines.budget_runs import RATES
 from metaopt.baselines.comparison import steps_to_equal_loss
 from metaopt.evaluation.policies.loop import Play
-from metaopt.evaluation.policies.rivals import DEFAULT, GRID, BucketRuns, Rivals
+from metaopt.evaluation.policies.rivals import DEFAULT, GRID, WIDE_RATES, BucketRuns, Rivals
 
 __all__ = [
-    "AGAINST_COSINE",
     "AGAINST_DEFAULT",
     "COSINE",
     "POLICY",
@@ -25,8 +23,10 @@ __all__ = [
     "TUNED",
     "UNGUARDED",
     "UNTRAINED",
+    "WIDE_COSINE",
+    "actor_rows",
+    "baseline_rows",
     "equal_loss_rows",
-    "run_rows",
     "task_name",
     "trajectory_rows",
 ]
@@ -38,9 +38,9 @@ RANDOM = "random policy"
 REPLAY_CHANGES = "replay of mean changes"
 REPLAY_RATES = "replay of mean rate"
 COSINE = "cosine, best of 5 rates"
+WIDE_COSINE = "cosine, best of 7 rates"
 TUNED = "best of 35 runs"
 AGAINST_DEFAULT = "AdamW 0.001"
-AGAINST_COSINE = "cosine, best of 5 rates"
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -52,26 +52,33 @@ def task_name(scored: BucketRuns, place: int) -> str:
     return f"{spec.family}/{spec.template}/{spec.horizon}/{spec.hash[:6]}"
 
 
-def run_rows(name: str, scored: BucketRuns, finals: Mapping[str, Array], found: list[Rivals]) -> Iterator[Row]:
-    """Yield a row for each run on a bucket: of actors, whose final losses are [tasks K], of the grid, and of what is best of it.
+def actor_rows(name: str, scored: BucketRuns, finals: Mapping[str, Array]) -> Iterator[Row]:
+    """Yield a row for each run of actors on a bucket, whose final losses are [tasks K]."""
+    for who, losses in finals.items():
+        for place, own in enumerate(scored.by_task(losses)):
+            yield from _rows(name, scored, place, who, own)
+
+
+def baseline_rows(name: str, scored: BucketRuns, found: list[Rivals]) -> Iterator[Row]:
+    """Yield a row for each run of the baselines on a bucket: of the grid, and of what is best of it.
 
     A best is the least mean loss over the seeds, chosen on the very losses that are reported: in favour of the baseline.
     """
-    for place, (cap, rival) in enumerate(zip(scored.caps, found, strict=True)):
-        every = {who: scored.by_task(losses)[place] for who, losses in finals.items()}
-        every[COSINE] = _best(rival.cosine)
+    for place, rival in enumerate(found):
+        every = {COSINE: _best(rival.cosine), WIDE_COSINE: _best(rival.wide)}
         if rival.grid is None:
             every[DEFAULT] = rival.default
         else:
             every |= dict(zip(GRID, rival.grid, strict=True)) | {TUNED: _best(rival.grid)}
         for who, losses in every.items():
-            yield from _rows(name, scored, place, who, losses, cap)
+            yield from _rows(name, scored, place, who, losses)
 
 
 def equal_loss_rows(name: str, scored: BucketRuns, policy: Array, found: list[Rivals]) -> Iterator[Row]:
     """Yield, for each run of the policy (losses [tasks K]), the budget that a baseline on the same seed needs for its loss."""
     for place, rival in enumerate(found):
-        for against, budgets in ((AGAINST_DEFAULT, rival.default_budgets), (AGAINST_COSINE, rival.cosine_budgets)):
+        every = {AGAINST_DEFAULT: rival.default_budgets, COSINE: rival.cosine_budgets, WIDE_COSINE: rival.wide_budgets}
+        for against, budgets in every.items():
             if budgets is None:
                 continue
             for seed, loss in enumerate(scored.by_task(policy)[place]):
@@ -89,8 +96,8 @@ def equal_loss_rows(name: str, scored: BucketRuns, policy: Array, found: list[Ri
 
 
 def trajectory_rows(name: str, scored: BucketRuns, play: Play, found: list[Rivals]) -> Iterator[Row]:
-    """Yield the rate of each run of a play after each decision, and the best rate of a cosine on its task."""
-    cosines = [RATES[_best_place(rival.cosine)] for rival in found]
+    """Yield the rate of each run of a play after each decision, and the best of seven rates of a cosine on its task."""
+    cosines = [WIDE_RATES[_best_place(rival.wide)] for rival in found]
     rates = play.values[:, :, 0].tolist()
     for step, row in zip(play.steps, rates, strict=True):
         for run, lr in enumerate(row):
@@ -106,9 +113,9 @@ def trajectory_rows(name: str, scored: BucketRuns, play: Play, found: list[Rival
             }
 
 
-def _rows(name: str, scored: BucketRuns, place: int, who: str, losses: Array, cap: float) -> Iterator[Row]:
-    rewards = scored.rewards(place, losses)
-    for seed, (loss, reward) in enumerate(zip(losses.tolist(), rewards.tolist(), strict=True)):
+def _rows(name: str, scored: BucketRuns, place: int, who: str, losses: Array) -> Iterator[Row]:
+    rewards = (scored.rewards(place, losses, against).tolist() for against in ("default", "best_constant"))
+    for seed, (loss, reward, beside_best) in enumerate(zip(losses.tolist(), *rewards, strict=True)):
         yield {
             "set": name,
             "family": scored.bucket.family,
@@ -118,7 +125,8 @@ def _rows(name: str, scored: BucketRuns, place: int, who: str, losses: Array, ca
             "who": who,
             "loss": loss,
             "reward": reward,
-            "diverged": not (np.isfinite(loss) and loss < cap),
+            "reward_best": beside_best,
+            "diverged": not (np.isfinite(loss) and loss < scored.caps[place]),
         }
 
 

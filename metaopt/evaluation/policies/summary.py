@@ -1,6 +1,7 @@
 """From one row a run to the tables of an evaluation: means with intervals, overall and by family.
 
-Every task of a set counts the same; one whose baseline cannot be inverted has no reward, and counts in everything else. Intervals are
+Every task of a set counts the same; one whose baseline cannot be inverted has no reward, and counts in everything else. Rewards have a
+ceiling, which many good runs reach on easy tasks: who wins has none, and tells them apart. Intervals are
 percentiles of the bootstrap stratified by family: in each, tasks are drawn with replacement, and inner seeds within them. They speak of
 tasks like these of these families, not of these alone.
 
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from metaopt.evaluation.policies.rivals import DEFAULT, GRID
-from metaopt.evaluation.policies.rows import COSINE, POLICY, TUNED, UNGUARDED
+from metaopt.evaluation.policies.rows import POLICY
 from metaopt.evaluation.statistics.aggregates import overall_mean
 from metaopt.evaluation.statistics.named_axes import AXES, ScoreCube
 from metaopt.evaluation.statistics.resampling import Interval, bootstrap
@@ -25,6 +26,7 @@ __all__ = ["EVERY", "comparison_table", "factor_table", "family_interval", "grid
 
 EVERY = "all"
 _TIE = 1e-9  # means of equal rewards may differ by rounding
+_EQUAL = 1e-5  # of a loss: the same run in another program differs by less
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -52,10 +54,11 @@ def family_interval(rows: pd.DataFrame, column: str, about: str) -> Interval:
 
 
 def reward_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean reward and the share of diverged runs of everybody, by set and family; of the grid, of the default alone.
+    """Return the mean rewards and the share of diverged runs of everybody, by set and family; of the grid, of the default alone.
 
-    Columns: set, family, who, tasks, runs, reward, low, high, diverged, and the paired difference of the policy: ahead, ahead_low,
-    ahead_high.
+    Columns: set, family, who, tasks, runs, reward, low, high, diverged; how much the policy is ahead, paired by task and seed: ahead,
+    ahead_low, ahead_high; the same for rewards against the best constant rate: reward_best, reward_best_low, reward_best_high, ahead_best,
+    ahead_best_low, ahead_best_high; and the share of the policy's runs that end lower, half of a tie: wins, wins_low, wins_high.
     """
     rows = []
     for name, family, own in _parts(runs):
@@ -65,8 +68,11 @@ def reward_table(runs: pd.DataFrame) -> pd.DataFrame:
             found = family_interval(mine, "reward", about)
             row = {"set": name, "family": family, "who": who, "tasks": mine.task.nunique(), "runs": len(mine)}
             row |= {"reward": found.value, "low": found.low, "high": found.high, "diverged": float(mine.diverged.mean())}
-            ahead = family_interval(_paired(policy, mine), "ahead", about)
-            rows.append(row | {"ahead": ahead.value, "ahead_low": ahead.low, "ahead_high": ahead.high})
+            both = _paired(policy, mine)
+            for column, table in (("ahead", both), ("reward_best", mine), ("ahead_best", both), ("wins", both)):
+                found = family_interval(table, column, about)
+                row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -85,12 +91,11 @@ def grid_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return how the policy stands beside the grid and what is tuned best, by set and family.
+    """Return how the policy stands beside the grid, by set and family.
 
     Columns: `median` and `best` with their rewards are the run of the grid whose mean reward is the middle one and the largest;
     `ahead`, `ahead_low` and `ahead_high` the policy's paired difference to the former; `beaten` the share of the grid's runs with a lower
-    mean reward; `wins_cosine` and `wins_tuned` the shares of runs that end lower than cosine at its best rate, and than the best of the
-    grid, of the same task and seed; `diverged` and `diverged_unguarded` the policy's shares of diverged runs. NaN where there is no grid.
+    mean reward. Without a grid they are missing.
     """
     rows = []
     for name, family, own in _parts(runs):
@@ -103,11 +108,6 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
             row |= {"median": median, "median_reward": float(grid[median]), "best": best, "best_reward": float(grid[best])}
             row |= {"ahead": ahead.value, "ahead_low": ahead.low, "ahead_high": ahead.high}
             row |= {"beaten": float((grid < row["reward"] - _TIE).mean())}
-        for column, who in (("wins_cosine", COSINE), ("wins_tuned", TUNED)):
-            other = own[own.who == who]
-            row[column] = float(_won(policy, other).mean()) if len(other) else np.nan
-        row["diverged"] = float(policy.diverged.mean())
-        row["diverged_unguarded"] = float(own[own.who == UNGUARDED].diverged.mean())
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -137,15 +137,13 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
             yield str(name), str(family), mine
 
 
-def _together(policy: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    return policy.merge(other, on=["family", "task", "seed"], suffixes=("", "_other"), validate="one_to_one")
-
-
 def _paired(policy: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    both = _together(policy, other)
-    return both.assign(ahead=both.reward - both.reward_other)
-
-
-def _won(policy: pd.DataFrame, other: pd.DataFrame) -> "pd.Series[bool]":
-    both = _together(policy, other)
-    return both.loss.fillna(np.inf) < both.loss_other.fillna(np.inf)
+    """Return a row for each task and seed: by how much the policy is ahead, and whether it ends lower; what is not finite never does."""
+    both = policy.merge(other, on=["family", "task", "seed"], suffixes=("", "_other"), validate="one_to_one")
+    mine, others = (both[column].fillna(np.inf).to_numpy() for column in ("loss", "loss_other"))
+    tied = np.isclose(mine, others, rtol=_EQUAL, atol=0.0)
+    return both.assign(
+        ahead=both.reward - both.reward_other,
+        ahead_best=both.reward_best - both.reward_best_other,
+        wins=np.where(tied, 0.5, mine < others),
+    )

@@ -63,16 +63,16 @@ def trained_families(artifact: Artifact) -> tuple[PoolFamily, ...]:
     return tuple(PoolFamily(one["family"], tuple(one["horizon"]), one["weight"], one.get("templates") or 0) for one in entries)
 
 
-def named_set(name: str, trained: Sequence[PoolFamily], tasks: int = 2, templates: int = 4, decisions: int = DECISIONS) -> TaskSet:
-    """Return one of `SETS`: the two horizons have one task each, of two families and of one.
+def named_set(name: str, trained: Sequence[PoolFamily], tasks: int = 1, templates: int = 4, decisions: int = DECISIONS) -> TaskSet:
+    """Return one of `SETS`; arguments as of `held_out_draws`, but that the long horizons have one task each, of two families and of one.
 
     Raises:
         ConfigError: no such set.
     """
     makers: dict[str, Callable[[], TaskSet]] = {
         "draws": lambda: held_out_draws(trained, tasks, templates, decisions),
-        "families": lambda: held_out_families(trained, tasks=tasks, decisions=decisions),
-        "tiny": lambda: tiny_tables(trained, decisions=decisions),
+        "families": lambda: held_out_families(trained, tasks=tasks, templates=templates, decisions=decisions),
+        "tiny": lambda: tiny_tables(trained, tasks, templates, decisions),
         "10x": lambda: long_horizons(trained, 10, decisions=decisions),
         "100x": lambda: long_horizons(trained, 100, 1, decisions=decisions),
     }
@@ -82,7 +82,7 @@ def named_set(name: str, trained: Sequence[PoolFamily], tasks: int = 2, template
 
 
 def held_out_draws(
-    trained: Sequence[PoolFamily], tasks: int = 2, templates: int = 4, decisions: int = DECISIONS, inner: str = "adamw"
+    trained: Sequence[PoolFamily], tasks: int = 1, templates: int = 4, decisions: int = DECISIONS, inner: str = "adamw"
 ) -> TaskSet:
     """Return other tasks of the templates of training, at other horizons of the same range.
 
@@ -101,8 +101,8 @@ def held_out_draws(
 def held_out_families(
     trained: Sequence[PoolFamily],
     names: Sequence[str] = HELD_OUT,
-    tasks: int = 2,
-    templates: int = 2,
+    tasks: int = 1,
+    templates: int = 4,
     decisions: int = DECISIONS,
     inner: str = "adamw",
 ) -> TaskSet:

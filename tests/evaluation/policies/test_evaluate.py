@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
@@ -12,7 +11,17 @@ from metaopt.baselines.reference import references
 from metaopt.errors import ConfigError
 from metaopt.evaluation.policies import PolicyEvaluationSetup, TaskSet, default_sets, evaluate_policy, report_text
 from metaopt.evaluation.policies.rivals import DEFAULT, GRID
-from metaopt.evaluation.policies.rows import POLICY, RANDOM, REPLAY_CHANGES, REPLAY_RATES, UNGUARDED, UNTRAINED
+from metaopt.evaluation.policies.rows import (
+    COSINE,
+    POLICY,
+    RANDOM,
+    REPLAY_CHANGES,
+    REPLAY_RATES,
+    TUNED,
+    UNGUARDED,
+    UNTRAINED,
+    WIDE_COSINE,
+)
 from tests.evaluation.policies.made_policies import SMALL, constant, loud
 
 
@@ -28,6 +37,7 @@ def test_a_policy_that_keeps_everything_is_adamw_on_the_same_seeds(kept):
 @pytest.mark.parametrize("who", [UNGUARDED, REPLAY_CHANGES, REPLAY_RATES])
 def test_so_are_its_variants(kept, who):
     assert losses(kept, who) == pytest.approx(losses(kept, POLICY), rel=1e-6)
+    assert (kept.rewards[kept.rewards.who == who].wins == 0.5).all()
 
 
 def test_it_needs_as_many_steps_as_adamw(kept):
@@ -39,7 +49,7 @@ def test_it_needs_as_many_steps_as_adamw(kept):
 def test_everybody_runs_on_every_task_and_seed(kept):
     counts = kept.runs.groupby("who").size()
     assert set(counts) == {4}
-    assert {POLICY, UNTRAINED, RANDOM, *GRID} < set(counts.index)
+    assert {POLICY, UNTRAINED, RANDOM, COSINE, WIDE_COSINE, TUNED, *GRID} < set(counts.index)
     assert kept.runs.task.nunique() == 2
     assert losses(kept, RANDOM) != pytest.approx(losses(kept, POLICY))
 
@@ -52,7 +62,14 @@ def test_the_table_counts_what_the_rows_say(kept):
     assert row.median_reward == pytest.approx(np.median(means))
     assert row.best_reward == pytest.approx(means.max())
     assert row.beaten == pytest.approx((means < mine - 1e-9).mean())
-    assert 0 <= row.wins_tuned <= row.wins_cosine <= 1
+    shown = kept.rewards[kept.rewards.family == "all"].set_index("who")
+    for who in (COSINE, TUNED, RANDOM):
+        won = np.mean(losses(kept, POLICY) < losses(kept, who))
+        assert shown.wins[who] == pytest.approx(won)
+        assert shown.reward_best[who] == pytest.approx(kept.runs[kept.runs.who == who].reward_best.mean())
+        assert shown.ahead_best[who] == pytest.approx(shown.reward_best[POLICY] - shown.reward_best[who])
+    best = {who: np.mean(losses(kept, who)) for who in (COSINE, WIDE_COSINE)}
+    assert best[WIDE_COSINE] <= best[COSINE]
 
 
 def test_json_is_plain_and_the_same_again(kept, tmp_path):
@@ -89,8 +106,9 @@ def test_long_runs_have_no_grid_but_a_cosine(baseline_store):
     found = evaluate_policy(constant(), [light], 2, baseline_store)
     assert found.factors.empty
     assert found.grid.empty
-    assert math.isnan(found.comparison.wins_tuned.iloc[0])
-    assert found.comparison.wins_cosine.notna().all()
+    assert TUNED not in set(found.rewards.who)
+    assert {COSINE, WIDE_COSINE} < set(found.rewards.who)
+    assert found.rewards.wins.notna().all()
 
 
 def test_bad_input_is_one_line():
@@ -116,9 +134,10 @@ def unscored(which):
 def test_a_task_that_cannot_be_scored_counts_in_everything_else(kept, baseline_store, monkeypatch):
     monkeypatch.setattr("metaopt.evaluation.policies.rivals.references", unscored({0}))
     found = evaluate_policy(constant("kept", registers=False), [SMALL], 2, baseline_store)
-    assert found.rejected == {"small": {"the curve is flat": 1}}
+    assert found.rejected == {"small": {"default": {"the curve is flat": 1}, "best_constant": {}}}
     mine = found.runs[found.runs.who == POLICY]
     assert mine.reward.isna().tolist().count(True) == 2
+    assert mine.reward_best.notna().all()
     assert losses(found, POLICY).tolist() == losses(kept, POLICY).tolist()
     assert found.factors.factor.tolist() == pytest.approx(kept.factors.factor.tolist())
     row = found.comparison[found.comparison.family == "all"].iloc[0]
@@ -131,6 +150,6 @@ def test_without_any_reward_the_rest_is_told(baseline_store, monkeypatch):
     monkeypatch.setattr("metaopt.evaluation.policies.rivals.references", unscored({0, 1}))
     found = evaluate_policy(constant("kept", registers=False), [SMALL], 2, baseline_store)
     assert found.rewards.reward.isna().all()
-    assert found.comparison.wins_cosine.notna().all()
+    assert found.rewards.wins.notna().all()
     assert "2 tasks cannot be scored" in report_text(found)
     assert "nan" not in report_text(found)

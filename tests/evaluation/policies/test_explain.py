@@ -47,6 +47,7 @@ def test_an_explanation_has_all_three_parts(explained):
     assert explained.sensitivity.kl_history.max() > 0
     assert set(explained.open_loop.who) == {"policy", "replay of mean changes", "replay of mean rate"}
     assert set(explained.open_loop.family) == {"all", "quadratic"}
+    assert explained.open_loop[["reward_best", "wins"]].notna().all().all()
 
 
 def test_it_is_written_as_json_and_pictures(explained, tmp_path):

@@ -54,12 +54,17 @@ def runs(policy, grid, cosine=1.0, tuned=0.5):
     every = {POLICY: policy, UNGUARDED: policy, COSINE: cosine, TUNED: tuned} | dict(zip(GRID, grid, strict=True))
     return pd.DataFrame(
         [
-            {"set": "s", "family": "a", "task": f"t{j}", "seed": k, "who": who, "reward": float(r), "loss": -float(r), "diverged": j == 0}
+            {"set": "s", "family": "a", "task": f"t{j}", "seed": k, "who": who, "reward": float(r), "reward_best": r / 2}
+            | {"loss": -float(r), "diverged": j == 0}
             for who, r in every.items()
             for j in range(3)
             for k in range(2)
         ]
     )
+
+
+def row_of(table, who):
+    return table[(table.family == "all") & (table.who == who)].iloc[0]
 
 
 def test_the_policy_beside_the_grid():
@@ -71,15 +76,35 @@ def test_the_policy_beside_the_grid():
     assert row.best == GRID[-1]
     assert row.beaten == pytest.approx((grid < 0.3 - 1e-9).mean())
     assert row.ahead == row.ahead_low == pytest.approx(0.3 - np.median(grid))
-    assert (row.wins_cosine, row.wins_tuned) == (0.0, 0.0)
-    assert row.diverged == pytest.approx(1 / 3)
 
 
-def test_wins_are_lower_losses_and_a_failure_never_wins():
+def test_wins_are_lower_losses_and_ties_are_halves():
     table = runs(2.0, np.zeros(len(GRID)))
-    assert comparison_table(table).wins_tuned.tolist() == [1.0, 1.0]
+    shown = reward_table(table)
+    assert row_of(shown, TUNED)[["wins", "wins_low", "wins_high"]].tolist() == [1.0, 1.0, 1.0]
+    assert row_of(shown, UNGUARDED).wins == row_of(shown, POLICY).wins == 0.5
+    table.loc[table.who == UNGUARDED, "loss"] *= 1 + 1e-6  # the same run in another program
+    table.loc[(table.who == COSINE) & (table.seed == 0), "loss"] = -3.0
+    shown = reward_table(table)
+    assert row_of(shown, UNGUARDED).wins == 0.5
+    cosine = row_of(shown, COSINE)
+    assert cosine.wins_low < cosine.wins == 0.5 < cosine.wins_high
+
+
+def test_a_failure_never_wins():
+    table = runs(2.0, np.zeros(len(GRID)))
     table.loc[table.who == POLICY, "loss"] = np.nan
-    assert comparison_table(table).wins_tuned.tolist() == [0.0, 0.0]
+    table.loc[table.who == COSINE, "loss"] = np.inf
+    shown = reward_table(table)
+    assert row_of(shown, TUNED).wins == 0.0
+    assert row_of(shown, COSINE).wins == 0.5
+
+
+def test_wins_tell_apart_what_reaches_the_ceiling():
+    table = runs(0.69, np.zeros(len(GRID)), cosine=0.69)
+    table.loc[table.who == COSINE, "loss"] = -0.5
+    cosine = row_of(reward_table(table), COSINE)
+    assert (cosine.ahead, cosine.ahead_best, cosine.wins) == (0.0, 0.0, 1.0)
 
 
 def test_rewards_of_the_grid_are_in_a_table_of_their_own():
@@ -88,6 +113,8 @@ def test_rewards_of_the_grid_are_in_a_table_of_their_own():
     shown = reward_table(made)
     assert set(shown.who) & set(GRID) == {"constant 0.001"}
     assert shown[shown.who == COSINE].ahead.tolist() == pytest.approx([-0.7, -0.7])
+    assert shown[shown.who == COSINE].ahead_best.tolist() == pytest.approx([-0.35, -0.35])
+    assert row_of(shown, COSINE)[["reward_best", "reward_best_low", "reward_best_high"]].tolist() == [0.5, 0.5, 0.5]
     assert (shown[shown.who == POLICY].ahead == 0).all()
 
 
