@@ -29,6 +29,12 @@ SPECS = [spec_of(*entry[1:]) for entry in ENTRIES]
 CHOSEN = [baselines.get(name) for name in NAMES]
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Of the evaluations; they take longer than the runs."""
+    monkeypatch.setattr("metaopt.evaluation.report.catalogue", lambda results: {})
+
+
 def files(folder):
     return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*"))}
 

@@ -50,6 +50,12 @@ def report(tmp_path_factory, small_suite, warm_store):
     return evaluate(learners, small_suite, BASELINES, out=tmp_path_factory.mktemp("report"), store=warm_store, device="cpu")
 
 
+@pytest.fixture(autouse=True)
+def no_figures(report, monkeypatch):
+    """One report with figures is enough: they take longer than the runs, and `test_report` looks at them."""
+    monkeypatch.setattr("metaopt.evaluation.report.catalogue", lambda results: {})
+
+
 def rows_of(report, learner, trials=1):
     rows = report.scores
     return rows[(rows.learner == learner) & (rows.trials == trials)]

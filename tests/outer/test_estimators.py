@@ -31,10 +31,15 @@ def committed(run_dir: Path) -> dict[str, bytes]:
     return files | {path.name: path.read_bytes() for path in newest.iterdir() if path.name != "manifest.json"}
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the runs, and are none of the bytes."""
+    monkeypatch.setattr(trainer, "plot_run", lambda rows, directory: [])
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_same_bytes_on_1_2_and_4_workers_and_after_a_stop(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(name, **OPTIONS[name][-1])
-    monkeypatch.setattr(trainer, "plot_run", lambda *args: None)  # most of the time, and none of the bytes
 
     def run(workers: int, **options: object) -> dict[str, bytes]:
         monkeypatch.setattr(trainer, "make_pool", lambda count, address, setup, *rest: Spread(setup, workers))

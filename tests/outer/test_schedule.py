@@ -49,10 +49,15 @@ def committed(run_dir: Path) -> dict[str, bytes]:
     return files | {path.name: path.read_bytes() for path in newest.iterdir() if path.name != "manifest.json"}
 
 
+@pytest.fixture(autouse=True)
+def no_plots(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run with plots is enough, they take longer than all the rest of it."""
+    monkeypatch.setattr(trainer, "plot_run", lambda rows, directory: [])
+    monkeypatch.setattr(trainer, "plot_schedule", lambda *args: None)
+
+
 def test_the_same_bytes_on_1_2_and_4_workers_and_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("unrolled")  # the others: tests/outer/test_estimators.py
-    monkeypatch.setattr(trainer, "plot_run", lambda *args: None)
-    monkeypatch.setattr(trainer, "plot_schedule", lambda *args: None)
 
     def run(workers: int, **options: object) -> dict[str, bytes]:
         monkeypatch.setattr(trainer, "make_pool", lambda count, address, setup, *rest: Spread(setup, workers))
@@ -84,8 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("estimator", ["sharing", "nres", "pes", "full_es"])
-def test_every_kind_of_estimator_moves_every_schedule(estimator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "plot_run", lambda *args: None)
+def test_every_kind_of_estimator_moves_every_schedule(estimator: str, tmp_path: Path) -> None:
     config = config_of(estimator, outer__steps=2, tasks=[{"family": "quadratic", "horizon": [4, 4]}])
     theta = load(trainer.train(config, tmp_path / "run").artifact).weights
     start = make_learner(config_of(estimator)).init_theta(0)
@@ -133,8 +137,7 @@ def test_higher_cannot_run_schedules() -> None:
         check_buildable(config, "cpu")
 
 
-def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "plot_run", lambda *args: None)
+def test_it_learns(tmp_path: Path) -> None:
     bowls = [{"family": "quadratic", "shards": 2, "horizon": [12, 12]}]
     lesson = {"learner__lr": 0.02, "outer__steps": 8, "outer__shard_particles": 2, "outer__optimizer__lr": 0.4}
     run = trainer.train(config_of("unrolled", tasks=bowls, **lesson), tmp_path / "run")

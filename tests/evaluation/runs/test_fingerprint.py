@@ -106,9 +106,9 @@ def test_an_artifact_has_one_fingerprint_in_every_process():
         "from metaopt.evaluation.candidates import resolve; from metaopt.evaluation.runs.fingerprint import fingerprint;"
         "one, = resolve('celo2-base'); print(fingerprint(one.learner, one.theta))"
     )
-    found = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     (one,) = resolve("celo2-base")
-    assert {text.strip() for text in found} == {fingerprint(one.learner, one.theta)}
+    assert found.strip() == fingerprint(one.learner, one.theta)
 
 
 def test_bfloat16_and_half_are_read(own):

@@ -256,10 +256,9 @@ def test_two_ray_workers_give_the_same_bytes(ray_session, tmp_path):
     chosen = [*scored(3), *scored(2, "15x3-none", horizon=14)]
     local, jobs = computed(desk(), CELO, chosen, 6)
     assert jobs == 4
-    for workers in (1, 2):
-        with make_pool(workers, None, EvaluationSetup(), learner_runs.THREADS) as pool:
-            assert digest(computed(desk(tmp_path / str(workers), pool=pool), CELO, chosen, 6)[0]) == digest(local)
-    again, jobs = computed(desk(tmp_path / "2"), CELO, chosen, 6)
+    with make_pool(2, None, EvaluationSetup(), learner_runs.THREADS) as pool:
+        assert digest(computed(desk(tmp_path, pool=pool), CELO, chosen, 6)[0]) == digest(local)
+    again, jobs = computed(desk(tmp_path), CELO, chosen, 6)
     assert jobs == 0
     assert digest(again) == digest(local)
 

@@ -137,10 +137,8 @@ def test_sigkill_of_the_driver_and_resume_is_bitwise(undisturbed: Path, tmp_path
 
 @pytest.mark.ray
 def test_workers_give_the_same_bytes(undisturbed: Path, tmp_path: Path, ray_session: object) -> None:
-    for workers in (1, 2):
-        run_dir = tmp_path / f"run{workers}"
-        trainer.train(toy_config(), run_dir, workers=workers, world=WORLD)
-        assert committed(run_dir) == committed(undisturbed), workers
+    trainer.train(toy_config(), tmp_path / "run", workers=2, world=WORLD)
+    assert committed(tmp_path / "run") == committed(undisturbed)
 
 
 @pytest.mark.ray
