@@ -123,8 +123,9 @@ def rivals(specs: Sequence[TaskSpec], seeds: int, full: bool, store: Store | Non
         losses = iter(budget_losses([runs for spec in specs for runs in _light_runs(spec, seeds)], store, pool))
         return [_light(next(losses)[-1], next(losses)[-1]) for _ in specs]
     found = []
-    every = (grids(specs, store, pool), *(cosine_budgets(specs, store, pool, rates) for rates in (RATES, HIGHER_RATES)))
-    for grid, cosine, higher, default in zip(*every, default_budgets(specs, store, pool), strict=True):
+    cosines, higher_cosines = (cosine_budgets(specs, store, pool, rates) for rates in (RATES, HIGHER_RATES))
+    every = zip(grids(specs, store, pool), cosines, higher_cosines, default_budgets(specs, store, pool), strict=True)
+    for grid, cosine, higher, default in every:
         mine = grid[..., :seeds]
         low, high, slow = (replace(budgets, losses=budgets.losses[..., :seeds]) for budgets in (cosine, higher, default))
         wide = replace(low, losses=np.concatenate([low.losses, high.losses], axis=1))
