@@ -1,5 +1,6 @@
 """What an evaluation will take, told before it begins."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ __all__ = ["Cost", "expected_cost"]
 _ACTORS = 6  # the policy, it without guard rails, its untrained network, random choices, and two replays
 # Of one program of five to fifty runs of a small network on one core: 3 to 6 ms measured on a busy one, mostly not arithmetic.
 _SECONDS_A_STEP = 0.004
+_SECONDS_A_PROGRAM = 0.5  # before its first step
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Cost:
 
     def text(self, workers: int = 0) -> str:
         """Return a line about it, with a guess of the time for small networks."""
-        minutes = self.inner_steps * _SECONDS_A_STEP / 60 / max(1, workers)
+        seconds = self.inner_steps * _SECONDS_A_STEP + (self.programs - self.kept) * _SECONDS_A_PROGRAM
         kept = f"{self.kept} of {self.programs} programs of baselines are kept"
-        return f"{kept}; {self.inner_steps} inner steps to go: {minutes:.0f} min or so"
+        return f"{kept}; {self.inner_steps} inner steps to go: {math.ceil(seconds / 60 / max(1, workers))} min or so"
 
 
 def expected_cost(sets: Sequence[TaskSet], seeds: int, store: Store | None = None) -> Cost:
