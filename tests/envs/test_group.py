@@ -346,16 +346,17 @@ def test_rescue_is_one_decision_long():
     assert seen.reward[1] == -3
 
 
-def test_tasks_that_cannot_be_scored_are_left_out(monkeypatch):
-    found = reference.references(BUCKET.specs())
-    broken = dataclasses.replace(found[0], default=dataclasses.replace(found[0].default, degenerate="the curve is flat"))
+@pytest.mark.parametrize("against", ["default", "best_constant"])
+def test_tasks_that_cannot_be_scored_are_left_out(monkeypatch, against):
+    settings, found = dataclasses.replace(FULL, against=against), reference.references(BUCKET.specs())
+    broken = dataclasses.replace(found[0], **{against: dataclasses.replace(getattr(found[0], against), degenerate="the curve is flat")})
     monkeypatch.setattr(reference, "references", lambda specs, store: [broken, *found[1:]])
-    group = Group(BUCKET, FULL, 3, RUNS)
+    group = Group(BUCKET, settings, 3, RUNS)
     assert group.scorer.rejected == ("the curve is flat",)
     assert [spec.hash for spec in group.scorer.specs] == [BUCKET.specs()[1].hash]
     monkeypatch.setattr(reference, "references", lambda specs, store: [broken] * 2)
     with pytest.raises(TaskError, match=r"no task of quadratic .* can be scored: the curve is flat"):
-        Group(BUCKET, FULL, 3, RUNS)
+        Group(BUCKET, settings, 3, RUNS)
 
 
 @pytest.mark.parametrize(
@@ -424,6 +425,9 @@ def test_the_critic_is_told_what_the_runs_are():
     assert (seen.v[still, noise_at : noise_at + len(KNOBS)] == 0).all(), "what nothing was perturbed with is its middle"
     assert torch.allclose(seen.v[:, -4:].double(), group.scorer.columns().clamp(-20, 20))
     assert seen.v[0, -4:].tolist() != seen.v[1, -4:].tolist(), "runs take turns on the tasks"
+    normalised = group.inner.heldout(DECIDING)[1]
+    assert torch.allclose(seen.v[:, -7], normalised.clamp(max=20.0).float())
+    assert torch.allclose(seen.v[:, -5].double(), torch.as_tensor(group.scorer.score(normalised, group.failed)))
 
 
 def test_the_steps_before_a_decision_are_measured_as_timing_says(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metaopt import seeds
-from metaopt.learners.policies.heads import entropy, greedy, head_entropy, log_prob, sample, split_heads
+from metaopt.learners.policies.heads import entropy, greedy, head_entropy, log_prob, log_prob_and_entropy, sample, split_heads
 
 NVEC = (10, 7, 3, 3, 3, 3, 5, 3, 3)
 KEY = seeds.key("test heads")
@@ -32,6 +32,16 @@ def reference(row: list[float], action: list[int] | None, mask: list[bool]) -> t
         total += own[action[head]] - log_sum if action else 0.0
         spread -= math.fsum(math.exp(x - log_sum) * (x - log_sum) for x in own)
     return total, spread
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_both_at_once_are_each_alone(masked: bool) -> None:
+    given, chosen = logits(4, 6), actions(4, 6)
+    mask = seeds.uniform(seeds.fold_in(KEY, 99), (4, 6, 9)) < 0.7 if masked else None
+    probability, spread = log_prob_and_entropy(given, chosen, NVEC, mask)
+    assert torch.equal(probability, log_prob(given, chosen, NVEC, mask))
+    assert torch.equal(spread, head_entropy(given, NVEC, mask))
+    assert (spread == 0).any() == masked
 
 
 def test_log_probabilities_and_entropies_equal_a_float64_reference() -> None:

@@ -40,6 +40,15 @@ def test_a_batch_equals_its_decisions_one_by_one() -> None:
         torch.testing.assert_close(torch.cat([halves, net(pi[6:], middle)[0]]), whole, rtol=0, atol=1e-6)
 
 
+def test_a_decision_is_the_formula_of_the_module() -> None:
+    net, pi = network(), observations(5)
+    trunk, state = net.trunk, net.initial_state((5,))
+    with torch.no_grad():
+        x = trunk.encode(net.normaliser(pi)).relu()
+        y = x + trunk.lstm.step(x, state)[0]
+        torch.testing.assert_close(net.step(pi, state)[0], net.heads(y + trunk.mix(y).relu()), rtol=0, atol=1e-6)
+
+
 def test_reset_begins_an_episode() -> None:
     net, pi = network(), observations(8, 3)
     reset = torch.zeros(8, 3, dtype=torch.bool)
