@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SHOWN_STEPS = 12
+_SHOWN_ITEMS = 8  # of a longer list; --json has all
 _BAR, _DECADE = 24, math.log(10.0)  # characters of the longest bar, less one; the least that a whole bar stands for
 _SHOWN_COLUMNS = ("step", "loss", "loss_se", "grad_norm", "lr", "diverged", "skipped", "quarantined")  # 80 characters; --json has all
 _POLICY_COLUMNS = ("step", "reward", "reward_se", "entropy", "kl", "explained_variance", "diverged", "stage", "quarantined")
@@ -125,9 +126,16 @@ def _print_pairs(values: dict[str, Any]) -> None:
             for key, child in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, child)
         else:
-            flat[prefix] = value if isinstance(value, str) and value else json.dumps(value)
+            flat[prefix] = value if isinstance(value, str) and value else _one_line(value)
 
     walk("", values)
     width = max(map(len, flat))
     for key, text in flat.items():
         click.echo(f"{key.ljust(width)}  {text}")
+
+
+def _one_line(value: Any) -> str:
+    """Return a value as JSON; of a long list its beginning, and how many there are."""
+    if isinstance(value, list) and len(value) > 2 * _SHOWN_ITEMS:
+        return f"{json.dumps(value[:_SHOWN_ITEMS])[:-1]}, ... {len(value)} in all]"
+    return json.dumps(value)

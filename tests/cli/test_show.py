@@ -91,6 +91,15 @@ def test_artifact_shows_its_card(tmp_path: Path) -> None:
     assert json.loads(runner.invoke(cli, ["show", str(path), "--json"]).stdout)["name"] == "mine"
 
 
+def test_a_long_list_shows_its_beginning_and_its_length(tmp_path: Path) -> None:
+    names = [f"input{i}" for i in range(161)]
+    path = Artifact(new_card("mine", "learnable_adam", features=names), {"log_lr": torch.tensor(-7.0)}).save(tmp_path / "mine")
+    runner = CliRunner()
+    (line,) = (line for line in runner.invoke(cli, ["show", str(path)]).stdout.splitlines() if line.startswith("features"))
+    assert line.endswith('"input7", ... 161 in all]')
+    assert json.loads(runner.invoke(cli, ["show", str(path), "--json"]).stdout)["features"] == names
+
+
 @pytest.mark.parametrize(("shape", "places"), [("linear", [0.0, 0.5, 1.0]), ("constant", [0.0, 1 / 3, 2 / 3])])
 def test_learned_schedule_shows_its_values(shape: str, places: list[float], tmp_path: Path) -> None:
     options = {"learn": ["lr", "beta1"], "values": 3, "shape": shape, "lr": 0.01}
