@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from metaopt.learners.update_rules import celo2, classic, mlp, nn_adam, small_fc, star
+from metaopt.learners.update_rules import celo2, classic, lstm, mlp, nn_adam, small_fc, star
 from metaopt.learners.update_rules.adafactor import Adafactor
 from metaopt.learners.update_rules.celo2 import Celo2, Celo2Base
 from metaopt.learners.update_rules.classic import ClassicRule
 from metaopt.learners.update_rules.learnable_adam import LearnableAdam
 from metaopt.learners.update_rules.lion import Lion
+from metaopt.learners.update_rules.lstm import LSTMRule
 from metaopt.learners.update_rules.mlp import MLPRule
+from metaopt.learners.update_rules.model_rule import ModelRule, ModelState, apply_model_rule, is_model_rule
 from metaopt.learners.update_rules.muon import Muon
 from metaopt.learners.update_rules.nn_adam import NNAdam
 from metaopt.learners.update_rules.options import checked_options
@@ -21,22 +23,29 @@ from metaopt.registry import Registry
 __all__ = [
     "CLASSIC",
     "FEATURES",
+    "MODEL_RULES",
     "RULES",
     "Celo2",
     "Celo2Base",
     "ClassicRule",
+    "LSTMRule",
     "LearnableAdam",
     "MLPRule",
+    "ModelRule",
+    "ModelState",
     "NNAdam",
     "SmallFC",
     "Star",
     "State",
     "Theta",
     "UpdateRule",
+    "apply_model_rule",
     "apply_rule",
     "fresh_state",
+    "get_model_rule",
     "get_rule",
     "hyper",
+    "is_model_rule",
 ]
 
 # All hand-made rules: theta is empty unless a caller sweeps a hyperparameter.
@@ -50,6 +59,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "celo2": celo2.FEATURES,
     "nn_adam": nn_adam.FEATURES,
     "star": star.FEATURES,
+    "lstm": lstm.FEATURES["rnnprop"],
 }
 
 RULES: Registry[type[UpdateRule]] = Registry(
@@ -64,7 +74,15 @@ RULES: Registry[type[UpdateRule]] = Registry(
         "celo2": Celo2,
         "nn_adam": NNAdam,
         "star": Star,
+        "lstm": LSTMRule,
     },
+)
+
+# Rules that see all tensors of a model together.
+MODEL_RULES: Registry[type[ModelRule]] = Registry(
+    "model rule",
+    "metaopt.model_rules",
+    {},
 )
 
 
@@ -75,4 +93,14 @@ def get_rule(name: str, **options: Any) -> UpdateRule:
         ConfigError: no such rule, no such option, or a value that the option does not take.
     """
     rule = RULES[name]
+    return rule(**checked_options(name, rule, options))
+
+
+def get_model_rule(name: str, **options: Any) -> ModelRule:
+    """Return a rule that sees all tensors by name, with its options.
+
+    Raises:
+        ConfigError: no such rule, no such option, or a value that the option does not take.
+    """
+    rule = MODEL_RULES[name]
     return rule(**checked_options(name, rule, options))
