@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from metaopt.learners.update_rules import celo2, classic, lstm, mlp, nn_adam, small_fc, star
+from metaopt.learners.update_rules import celo, celo2, classic, hierarchical_rnn, lstm, mlp, nn_adam, rnn_mlp, small_fc, star, velo
 from metaopt.learners.update_rules.adafactor import Adafactor
+from metaopt.learners.update_rules.celo import Celo
 from metaopt.learners.update_rules.celo2 import Celo2, Celo2Base
 from metaopt.learners.update_rules.classic import ClassicRule
+from metaopt.learners.update_rules.hierarchical_rnn import HierarchicalRNN
 from metaopt.learners.update_rules.learnable_adam import LearnableAdam
 from metaopt.learners.update_rules.lion import Lion
 from metaopt.learners.update_rules.lstm import LSTMRule
@@ -15,19 +17,24 @@ from metaopt.learners.update_rules.muon import Muon
 from metaopt.learners.update_rules.nn_adam import NNAdam
 from metaopt.learners.update_rules.options import checked_options
 from metaopt.learners.update_rules.radam import RAdam
+from metaopt.learners.update_rules.rnn_mlp import RNNMLP
 from metaopt.learners.update_rules.rule import State, Theta, UpdateRule, apply_rule, fresh_state, hyper
 from metaopt.learners.update_rules.small_fc import SmallFC
 from metaopt.learners.update_rules.star import Star
+from metaopt.learners.update_rules.velo import VeLO
 from metaopt.registry import Registry
 
 __all__ = [
     "CLASSIC",
     "FEATURES",
     "MODEL_RULES",
+    "RNNMLP",
     "RULES",
+    "Celo",
     "Celo2",
     "Celo2Base",
     "ClassicRule",
+    "HierarchicalRNN",
     "LSTMRule",
     "LearnableAdam",
     "MLPRule",
@@ -39,6 +46,7 @@ __all__ = [
     "State",
     "Theta",
     "UpdateRule",
+    "VeLO",
     "apply_model_rule",
     "apply_rule",
     "fresh_state",
@@ -60,6 +68,10 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "nn_adam": nn_adam.FEATURES,
     "star": star.FEATURES,
     "lstm": lstm.FEATURES["rnnprop"],
+    "velo": velo.FEATURES,
+    "celo": celo.FEATURES,
+    "rnn_mlp": rnn_mlp.FEATURES,
+    "hierarchical_rnn": hierarchical_rnn.FEATURES,
 }
 
 RULES: Registry[type[UpdateRule]] = Registry(
@@ -82,7 +94,7 @@ RULES: Registry[type[UpdateRule]] = Registry(
 MODEL_RULES: Registry[type[ModelRule]] = Registry(
     "model rule",
     "metaopt.model_rules",
-    {},
+    {"velo": VeLO, "celo": Celo, "rnn_mlp": RNNMLP, "hierarchical_rnn": HierarchicalRNN},
 )
 
 

@@ -66,15 +66,16 @@ def init_factored(param: Tensor, count: int) -> State:
     return {"row": param.new_zeros((count, *row)), "column": param.new_zeros((count, *column))}
 
 
-def factored_moments(grad: Tensor, state: State, decays: Decays) -> tuple[State, Tensor, Tensor, Tensor]:
+def factored_moments(grad: Tensor, state: State, decays: Decays, dense_floor: float = 0.0) -> tuple[State, Tensor, Tensor, Tensor]:
     """Return (state, factor, row, column): `factor` [K, *shape] approximates 1 / sqrt(second moment) for each of K decays.
 
-    `row` and `column` are the accumulators expanded to [K, *shape]. For rank <= 1 both are the dense second moment.
+    `row` and `column` are the accumulators expanded to [K, *shape]. For rank <= 1 both are the dense second moment, of squares plus
+    `dense_floor`.
 
     Source: Shazeer, Stern, 2018, "Adafactor", algorithm 4, in the form of Metz et al., 2022, "Practical tradeoffs ...".
     """
     if grad.dim() < 2:
-        dense = moving_average(state["row"], grad * grad, decays)
+        dense = moving_average(state["row"], grad * grad + dense_floor if dense_floor else grad * grad, decays)
         return {"row": dense}, torch.rsqrt((dense + 1e-9).clamp(min=1e-9)), dense, dense
     d0, d1 = factored_axes(grad.shape)
     square = grad * grad + 1e-30
