@@ -28,11 +28,15 @@ def _tasks() -> list[Row]:
 
 def _learners() -> list[Row]:
     from metaopt import learners
+    from metaopt.learners.update_rules import is_model_rule
 
     rows = []
     for name in learners.names():
-        theta = learners.get(name).init_theta(0)
-        rows.append({"name": name, "kind": "update_rule", "meta_parameters": sum(value.numel() for value in theta.values())})
+        rule = learners.rule_of(name)
+        whole = is_model_rule(rule)
+        reads = [what for what, needed in (("loss", whole and rule.needs_loss), ("total_steps", whole and rule.needs_horizon)) if needed]
+        size = sum(value.numel() for value in rule.init_theta(0).values())
+        rows.append({"name": name, "kind": "update_rule", "meta_parameters": size, "sees": "model" if whole else "tensor", "reads": reads})
     return rows
 
 

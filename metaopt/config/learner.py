@@ -75,10 +75,10 @@ class ScheduleConfig(LearnerSection):
 
 
 def _learned_rules() -> Mapping[str, Any]:
-    """Return the rules that have something to learn, by name."""
-    from metaopt.learners.update_rules import CLASSIC, RULES
+    """Return the rules that have something to learn, by name: those of one tensor, then those that see all."""
+    from metaopt.learners.update_rules import CLASSIC, MODEL_RULES, RULES
 
-    return {name: RULES[name] for name in RULES if name not in CLASSIC}
+    return {**{name: RULES[name] for name in RULES if name not in CLASSIC}, **MODEL_RULES}
 
 
 def _scheduled_rules() -> Mapping[str, Any]:

@@ -4,7 +4,7 @@
 |---|---|
 | path, bundled or cached name, `Artifact` | the artifact at lr = 1, with its card's default or learned schedule over the task's horizon |
 | the same, of a policy | AdamW from its defaults, with 64 decisions of the policy behind guard rails; no evaluation loss, no registers |
-| `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine |
+| `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine unless it reads T |
 | `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; its usual schedule |
 | `BASELINE+SCHEDULE` | a baseline under another schedule |
 | `BASELINE@lr=RATE,NAME=VALUE` | a baseline with hyperparameters of its search |
@@ -26,11 +26,11 @@ from metaopt.artifacts import Artifact
 from metaopt.artifacts.policy import is_policy, load_policy
 from metaopt.artifacts.schedule import is_schedule, learned_schedule
 from metaopt.errors import ConfigError
-from metaopt.learners import SCHEDULES, GradientLearner, Learner, Schedule
+from metaopt.learners import SCHEDULES, GradientLearner, Learner, Schedule, learner_of, rule_of
 from metaopt.learners.policies.network import PolicySpec
 from metaopt.learners.policies.policy_learner import PolicyLearner
 from metaopt.learners.policies.starts import inner_start
-from metaopt.learners.update_rules import get_rule
+from metaopt.learners.update_rules import MODEL_RULES, is_model_rule
 from metaopt.names import nearest
 
 __all__ = ["Candidate", "LearnerLike", "resolve"]
@@ -172,7 +172,7 @@ def _from_artifact(artifact: Artifact) -> Candidate:
     theta = dict(artifact.weights)
     if card["step"]["base_lr"] != 1.0:
         theta["lr"] = torch.tensor(float(card["step"]["base_lr"]))
-    return Candidate(artifact.name, GradientLearner(get_rule(card["rule"]["name"], **card["rule"]["options"]), schedule), theta, card)
+    return Candidate(artifact.name, learner_of(rule_of(card["rule"]["name"], **card["rule"]["options"]), schedule), theta, card)
 
 
 def _from_policy(artifact: Artifact) -> Candidate:
@@ -190,7 +190,10 @@ def _from_policy(artifact: Artifact) -> Candidate:
 def _from_preset(text: str, name: str, option: str) -> Candidate:
     if option not in _STARTS:
         raise ConfigError(f"learner {text!r}: after '@' {name} takes {' or '.join(_STARTS)}, got {option!r}")
-    learner = learners.get(name, schedule=baselines.SCHEDULE, start=_STARTS[option])
+    plain = option == "start" and name in MODEL_RULES  # begins as its options say
+    rule = rule_of(name) if plain else rule_of(name, start=_STARTS[option])
+    own = is_model_rule(rule) and rule.needs_horizon
+    learner = learner_of(rule, SCHEDULES["constant" if own else baselines.SCHEDULE])
     return Candidate(text, learner, learner.init_theta(0))
 
 

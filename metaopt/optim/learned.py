@@ -1,9 +1,8 @@
 """A meta-learned (or hand-made) update rule as a drop-in `torch.optim.Optimizer`."""
 
-import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +11,14 @@ from torch import Tensor
 from metaopt.artifacts import Artifact
 from metaopt.errors import ConfigError, IncompatibleCheckpointError
 from metaopt.learners import schedule_factor
-from metaopt.learners.update_rules import Theta, UpdateRule, fresh_state
-from metaopt.optim.apply import MASTER, Chunk, advance_chunks, working_dtype
+from metaopt.learners.update_rules import ModelRule, UpdateRule, is_model_rule
+from metaopt.optim.apply import MASTER, Member, Now, PerTensor, working_dtype
+from metaopt.optim.apply_model import WholeModel
 from metaopt.optim.loading import load_exactly
 from metaopt.optim.source import resolve
 
 __all__ = ["LearnedOptimizer"]
 
-# Weights in one stack. Learned rules hold some hundred bytes a weight while they run: on a CPU larger stacks leave the cache and took
-# twice as long a weight (measured, 2^17 against 2^20); an accelerator wants many, and the memory of a step is bounded.
-_CPU_CHUNK, _CHUNK = 1 << 17, 1 << 22
 # Steps between two looks at the count of non-finite gradients on an accelerator, where each look waits for the device.
 _LOOK_EVERY = 100
 
@@ -37,13 +34,18 @@ class LearnedOptimizer(torch.optim.Optimizer):
     - A non-finite gradient reaches the rule as it is, as in `torch.optim`: nothing is replaced. It is counted in
       `nonfinite_gradients` and a warning names the first step at which it was noticed. `GradScaler` skips such steps before they come here.
     - A group with `embedding: True` holds tables whose rows are looked up; celo2 and muon take vector steps there, others see any matrix.
-    - With `total_steps`, the card's warm-up and cosine multiply the step; past the end it stays at the floor and says so once.
+    - With `total_steps`, the card's warm-up and cosine multiply the step; past the end it stays at the floor and says so once. A rule that
+      has a schedule of its own reads `total_steps` itself, and stays at its end alike.
+    - A rule that sees all tensors takes its step for all parameters that have a gradient together: they are on one device, float64 or not,
+      and no shards. What it keeps about the whole model is in the state of the first one, under keys that begin with `shared.`.
+    - A rule that reads the loss needs that of the gradients' own batch, not scaled. Ranks of a data-parallel run pass it averaged over the
+      ranks: different losses would let their parameters drift apart.
 
     Args:
         params: parameters, dict groups or `named_parameters()`; a group may set `lr`, `weight_decay`, `maximize` and `embedding`.
-        artifact: a path, a bundled or cached name, a loaded `Artifact`, or any update rule (with its initial meta-parameters).
+        artifact: a path, a bundled or cached name, a loaded `Artifact`, or any rule (with its initial meta-parameters).
         lr: multiplies the base step that the card states, [0, inf). Schedulers read and write it.
-        total_steps: length of the run for the card's schedule, >= 1, or None for a constant step.
+        total_steps: length of the run, >= 1, for the card's schedule, or for a rule that reads it; None for a constant step.
         weight_decay: decoupled decay in units of the step, [0, inf).
         maximize: climb instead of descend.
         compile: run the step through `torch.compile`; the first step then takes long.
@@ -56,7 +58,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]],
-        artifact: str | os.PathLike[str] | Artifact | UpdateRule,
+        artifact: str | os.PathLike[str] | Artifact | UpdateRule | ModelRule,
         lr: float | Tensor = 1.0,
         total_steps: int | None = None,
         weight_decay: float = 0.0,
@@ -65,9 +67,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         compile: bool = False,
     ) -> None:
         self._source = resolve(artifact)
-        _check_total_steps(total_steps)
-        if total_steps is None and self._source.needs_total_steps:
-            raise ConfigError(f"total_steps is missing: {self._source.identity} reads the length of the run")
+        self._check_total_steps(total_steps)
         self._compile = compile
         self._nonfinite: dict[torch.device, Tensor] = {}
         self._told: set[str] = set()
@@ -92,29 +92,41 @@ class LearnedOptimizer(torch.optim.Optimizer):
             loss: the loss of these gradients, for rules that read it.
 
         Raises:
-            ConfigError: the rule reads the loss and got none (with lr = 0 none is needed: torch's loaders make state that way).
+            ConfigError: the rule reads the loss and got none. With lr = 0 none is needed: torch's loaders make state that way, and such a
+                step of a rule that sees all tensors makes only the state.
             RuntimeError: a sparse gradient; nothing has been changed.
         """
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if loss is None and self._source.needs_loss and any(float(group["lr"]) != 0 for group in self.param_groups):
+        blind = loss is None and self._source.needs_loss
+        if blind and any(float(group["lr"]) != 0 for group in self.param_groups):
             raise ConfigError("step() got no loss, which this rule reads: pass a closure or step(loss=loss)")
         rates = torch.tensor([[self._step_size(group), float(group["weight_decay"])] for group in self.param_groups], dtype=torch.float64)
-        chunks = [self._chunk(members, rates) for members in self._batches()]
-        self._count_nonfinite(chunks)
-        self._advance(chunks)
-        steps = [self.state[param]["step"] for chunk in chunks for param in chunk.params]
-        if steps:
-            torch._foreach_add_(steps, 1)
+        members = self._members()
+        batches = self._stepper.batches(members)
+        for member in members:
+            if not self.state.get(member.param):
+                self._init_state(member)
+        if blind and is_model_rule(self._source.rule):
+            return loss
+        self._count_nonfinite(batches)
+        first = self.param_groups[0]
+        self._stepper.advance(batches, self.state, Now(rates, first["elapsed_steps"], first["total_steps"], loss))
+        if members:
+            torch._foreach_add_([self.state[member.param]["step"] for member in members], 1)
         for group in self.param_groups:
             group["elapsed_steps"] += 1
         self._look_at_nonfinite()
         return loss
 
     def set_total_steps(self, total_steps: int | None) -> None:
-        """Set or extend the length of the run, from the next step on."""
-        _check_total_steps(total_steps)
+        """Set or extend the length of the run, from the next step on; no state changes.
+
+        Raises:
+            ConfigError: not an integer >= 1, or None for a rule that reads the length of the run.
+        """
+        self._check_total_steps(total_steps)
         for group in self.param_groups:
             group["total_steps"] = total_steps
         self._told.discard("past the end")
@@ -171,90 +183,59 @@ class LearnedOptimizer(torch.optim.Optimizer):
 
     def _forget_derived(self) -> None:
         """Drop what can be made again: theta on devices, and the compiled step."""
-        self._theta_on: dict[tuple[torch.device, torch.dtype], Theta] = {}
-        self._compiled: Callable[[list[Chunk]], None] | None = None
+        rule, theta = self._source.rule, self._source.theta
+        self._stepper = WholeModel(rule, theta, self._compile) if is_model_rule(rule) else PerTensor(rule, theta, self._compile)
 
-    def _advance(self, chunks: list[Chunk]) -> None:
-        if not self._compile:
-            advance_chunks(self._source.rule, chunks)
-            return
-        if self._compiled is None:
-            self._compiled = torch.compile(functools.partial(advance_chunks, self._source.rule), dynamic=False)
-        self._compiled(chunks)
+    def _check_total_steps(self, total_steps: int | None) -> None:
+        if total_steps is None and self._source.needs_total_steps:
+            raise ConfigError(f"total_steps is missing: {self._source.identity} reads the length of the run")
+        if total_steps is not None and (isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1):
+            raise ConfigError(f"total_steps must be an integer >= 1 or None, got {total_steps!r}")
 
-    def _batches(self) -> list[list[tuple[Tensor, int]]]:
-        """Return (parameter, number of its group) pairs, a list for each chunk: those that may step together."""
-        batches: dict[tuple[Any, ...], list[list[tuple[Tensor, int]]]] = {}
+    def _members(self) -> list[Member]:
+        """Return the parameters that have a gradient and elements."""
+        members = []
         for number, group in enumerate(self.param_groups):
-            names = group.get("param_names")
-            for place, param in enumerate(group["params"]):
-                grad = param.grad
-                if grad is None or param.numel() == 0:
-                    continue
-                if grad.layout != torch.strided:
-                    name = repr(names[place]) if names else f"{place} of group {number}"
-                    raise RuntimeError(f"parameter {name} has a sparse gradient, which update rules cannot read; use a dense one")
-                kind = (group["maximize"], _is_embedding(group))
-                key = (param.shape, param.dtype, grad.dtype, param.device, type(param.data), *kind)
-                full = max(1, (_CPU_CHUNK if param.device.type == "cpu" else _CHUNK) // param.numel())
-                lists = batches.setdefault(key, [[]])
-                if len(lists[-1]) == full:
-                    lists.append([])
-                lists[-1].append((param, number))
-        return [members for lists in batches.values() for members in lists]
+            for param in group["params"]:
+                if param.grad is not None and param.numel() > 0:
+                    members.append(Member(param, param.grad, group, number))
+                    if param.grad.layout != torch.strided:
+                        label = members[-1].label
+                        raise RuntimeError(f"parameter {label} has a sparse gradient, which update rules cannot read; use a dense one")
+        return members
 
-    def _chunk(self, members: list[tuple[Tensor, int]], rates: Tensor) -> Chunk:
-        """Return a chunk; `rates` [groups, 2] holds step size and weight decay."""
-        params = [param for param, _ in members]
-        groups = [self.param_groups[number] for _, number in members]
-        states = [self.state[param] or self._init_state(param, group) for param, group in zip(params, groups, strict=True)]
-        device, dtype = params[0].device, working_dtype(params[0])
-        lr, weight_decay = rates[[number for _, number in members]].T.to(dtype).to(device).unbind(0)
-        return Chunk(
-            params=params,
-            grads=[param.grad for param in params if param.grad is not None],
-            state={key: [state[key] for state in states] for key in states[0] if key != "step"},
-            t=torch.stack([state["step"] for state in states]).to(device, non_blocking=True),
-            lr=lr,
-            weight_decay=weight_decay,
-            theta=self._theta_for(device, dtype),
-            maximize=groups[0]["maximize"],
-        )
-
-    def _init_state(self, param: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _init_state(self, member: Member) -> None:
         """Give a parameter its state before its first step; `step` is a CPU tensor, as in `torch.optim`."""
+        param = member.param
         working = param.detach().to(working_dtype(param))
-        fresh = fresh_state(self._source.rule, working, _is_embedding(group))
+        fresh = self._stepper.fresh_state(working, member.group, first=not any(self.state.values()))
         assert not {"step", MASTER} & fresh.keys(), f"rule {self._source.rule.name} uses a state key of the optimizer"
         state: dict[str, Tensor] = {"step": torch.tensor(0), **fresh}
         if working.dtype != param.dtype:
             state[MASTER] = working
         self.state[param] = state
-        return state
-
-    def _theta_for(self, device: torch.device, dtype: torch.dtype) -> Theta:
-        if (device, dtype) not in self._theta_on:
-            self._theta_on[device, dtype] = {key: value.to(device, dtype) for key, value in self._source.theta.items()}
-        return self._theta_on[device, dtype]
 
     def _step_size(self, group: Mapping[str, Any]) -> float:
         """Return lr x base step x schedule. A learning rate that is a tensor on an accelerator is waited for."""
         size = float(group["lr"]) * self._source.base_step
         total, elapsed = group["total_steps"], group["elapsed_steps"]
-        if self._source.schedule is None or total is None:
+        schedule = self._source.schedule
+        if total is None or (schedule is None and not self._source.needs_total_steps):
             return size
         if elapsed >= total and "past the end" not in self._told:
             self._told.add("past the end")
             place = f"step {elapsed + 1} is past total_steps={total}"
-            floor = f"the step size stays at {self._source.schedule.final_frac:g} of its peak; set_total_steps extends the run"
-            warnings.warn(f"{place}: {floor}", stacklevel=4)
-        return size * float(schedule_factor(self._source.schedule, torch.tensor(elapsed), torch.tensor(total, dtype=torch.float64)))
+            end = "the rule stays at its end" if schedule is None else f"the step size stays at {schedule.final_frac:g} of its peak"
+            warnings.warn(f"{place}: {end}; set_total_steps extends the run", stacklevel=4)
+        if schedule is None:
+            return size
+        return size * float(schedule_factor(schedule, torch.tensor(elapsed), torch.tensor(total, dtype=torch.float64)))
 
-    def _count_nonfinite(self, chunks: list[Chunk]) -> None:
+    def _count_nonfinite(self, batches: Sequence[Sequence[Member]]) -> None:
         """Add to the count on each device, without waiting for it. The sum of magnitudes is finite only if every element is."""
-        for chunk in chunks:
-            device = chunk.params[0].device
-            total = torch.stack(torch._foreach_norm(chunk.grads, 1, dtype=working_dtype(chunk.params[0])))
+        for members in batches:
+            device, dtype = members[0].param.device, working_dtype(members[0].param)
+            total = torch.stack(torch._foreach_norm([member.grad for member in members], 1, dtype=dtype))
             bad = (~torch.isfinite(total)).sum()
             self._nonfinite[device] = self._nonfinite[device] + bad if device in self._nonfinite else bad
 
@@ -265,12 +246,3 @@ class LearnedOptimizer(torch.optim.Optimizer):
             self._told.add("non-finite")
             count = f"{self.nonfinite_gradients} gradient tensors had NaN or infinity by step {elapsed}"
             warnings.warn(f"{count}; they are passed on as they are (see nonfinite_gradients, GradScaler, gradient clipping)", stacklevel=3)
-
-
-def _is_embedding(group: Mapping[str, Any]) -> bool:
-    return bool(group.get("embedding", False))  # a state_dict of an earlier version has no such key
-
-
-def _check_total_steps(total_steps: int | None) -> None:
-    if total_steps is not None and (isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1):
-        raise ConfigError(f"total_steps must be an integer >= 1 or None, got {total_steps!r}")

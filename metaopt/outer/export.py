@@ -7,8 +7,9 @@ from typing import Any
 from metaopt.artifacts import Artifact, new_card
 from metaopt.config import Config
 from metaopt.config.learner import ScheduleConfig
+from metaopt.learners import rule_of
 from metaopt.learners.hypergradients.schedule import INTERFACE
-from metaopt.learners.update_rules import FEATURES, Theta
+from metaopt.learners.update_rules import FEATURES, Theta, is_model_rule
 from metaopt.outer.selection import Selection
 from metaopt.outer.shards import shard_sources
 from metaopt.outer.validation import Change
@@ -60,7 +61,8 @@ def _planning(config: Config, longest: int) -> dict[str, int]:
 def _learner_fields(config: Config) -> dict[str, Any]:
     """Return what the card says about the learner, besides its rule.
 
-    The values of a learned schedule are absolute: its `base_lr` is 1, and it needs no default schedule but the length of the run.
+    The values of a learned schedule are absolute: its `base_lr` is 1, and it needs no default schedule but the length of the run. A rule
+    that reads the length of the run needs none either.
     """
     section = config.learner
     if isinstance(section, ScheduleConfig):
@@ -71,11 +73,15 @@ def _learner_fields(config: Config) -> dict[str, Any]:
             "step": {"base_lr": 1.0, "default_schedule": None},
             "limits": {"needs_total_steps": True},
         }
+    options = {name: value for name, value in section.options.items() if name not in ("schedule", "weight_decay")}
+    rule = rule_of(section.rule, **options)
+    needs = {"needs_loss": rule.needs_loss, "needs_total_steps": rule.needs_horizon} if is_model_rule(rule) else {}
     schedule = {"warmup_frac": config.artifact.warmup_frac, "final_frac": config.artifact.final_lr_frac}
     return {
-        "options": {name: value for name, value in section.options.items() if name not in ("schedule", "weight_decay")},
+        "options": options,
         "features": list(FEATURES.get(section.rule, ())),
-        "step": {"default_schedule": schedule},
+        "step": {"default_schedule": None if needs.get("needs_total_steps") else schedule},
+        "limits": needs,
     }
 
 

@@ -15,6 +15,8 @@ OPTIMIZER_CLAUSES = _CONTRACT.sentences
 def check_optimizer_contract(make: Make, *, skip: Collection[str] = (), only: Collection[str] | None = None) -> tuple[str, ...]:
     """Check every clause of the drop-in contract on an optimizer and return the names of those that were checked.
 
+    An optimizer whose rule sees all tensors keeps all but `add_param_group` and `non_finite_gradients`: what joins meets the run of the
+    others, and one gradient reaches all steps. One that needs the loss is checked through a subclass that gives `step` some number.
     `torch.optim.AdamW` keeps all but `loss_keyword`, `state_dtypes` and `small_steps`; `OPTIMIZER_CLAUSES` lists all with their sentences.
 
     Args:

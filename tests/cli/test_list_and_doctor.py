@@ -40,7 +40,9 @@ def test_rows_say_what_programs_need() -> None:
     by_name = {row["name"]: row for row in rows("list", "tasks")}
     assert by_name["digits_conv"]["meta_train"] == 0
     assert by_name["digits_mlp"]["offers"] == ["stream", "model"]
-    assert {row["name"]: row["meta_parameters"] for row in rows("list", "learners")}["adamw"] == 0
+    by_name = {row["name"]: row for row in rows("list", "learners")}
+    assert by_name["adamw"] == {"name": "adamw", "kind": "update_rule", "meta_parameters": 0, "sees": "tensor", "reads": []}
+    assert (by_name["celo"]["sees"], by_name["celo"]["reads"]) == ("model", ["loss", "total_steps"])
     for row in rows("list", "artifacts"):
         assert set(row) == {"name", "kind", "path"}
 

@@ -115,3 +115,29 @@ def test_a_registered_rule_may_have_an_option_called_kind(monkeypatch: pytest.Mo
     start = CONFIG.index("  kind"), CONFIG.index("tasks:")
     config = parse_config(f"{CONFIG[: start[0]]}  kind: hard\n  rule: kinded\n{CONFIG[start[1] :]}", "small.yaml")
     assert config.learner.options["kind"] == "hard"
+
+
+MODEL = CONFIG.replace(
+    "  kind: schedule\n  rule: momentum\n  learn: [lr, momentum]\n  values: 3\n  lr: 0.1\n", "  rule: celo\n  start: random\n"
+)
+
+
+def test_a_rule_that_sees_all_tensors_is_chosen_by_its_name() -> None:
+    config = parse_config(MODEL, "small.yaml", ["learner.schedule_hidden=5"])
+    assert isinstance(config.learner, LearnerConfig)
+    assert config.learner.build() == learners.get("celo", start="random", schedule_hidden=5)
+    assert isinstance(config.learner.build(), learners.ModelRuleLearner)
+    assert parse_config(config.to_yaml(), "again.yaml").hash == config.hash
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learner.schedule_hiden=5", "schedule_hiden"),
+        ("learner.schedule_hidden=0", "learner.schedule_hidden"),
+        ("learner.rule=cello", "celo"),
+    ],
+)
+def test_options_of_such_a_rule_are_checked_as_those_of_others(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(MODEL, "small.yaml", [override])

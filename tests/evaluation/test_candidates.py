@@ -12,7 +12,7 @@ from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.evaluation.candidates import resolve
 from metaopt.evaluation.runs.fingerprint import fingerprint
 from metaopt.evaluation.suites import load_suite
-from metaopt.learners import SCHEDULES, Schedule, get
+from metaopt.learners import SCHEDULES, ModelRuleLearner, Schedule, get
 from metaopt.learners.hypergradients.schedule import scheduled_learner
 from metaopt.learners.policies.network import PolicyNetwork, PolicySpec
 from metaopt.learners.policies.policy_learner import PolicyLearner
@@ -165,3 +165,18 @@ def test_runs_of_a_learned_schedule_can_be_kept():
     assert mark == fingerprint(scheduled_learner("momentum", learn=["lr", "momentum"]), theta)
     assert mark != fingerprint(scheduled_learner("momentum", learn=["lr", "momentum"], momentum=0.8), theta)
     assert mark != fingerprint(learner, {**theta, "lr": theta["lr"] + 1e-3})
+
+
+def test_rules_that_see_all_tensors_are_candidates_like_others(tmp_path):
+    start, random, plain = resolve(["celo@start", "celo@random", "rnn_mlp@start"])
+    assert isinstance(start.learner, ModelRuleLearner)
+    assert (start.learner.rule, random.learner.rule) == (get("celo").rule, get("celo", start="random").rule)
+    assert start.hash != random.hash
+    assert start.learner.schedule == SCHEDULES["constant"], "it reads the length of the run"
+    assert plain.learner.schedule == SCHEDULES["warmup_cosine"]
+    learner = get("celo", schedule_hidden=3)
+    made = Artifact(new_card("mine", "celo", options={"schedule_hidden": 3}, step={"base_lr": 0.5}), learner.init_theta(0))
+    [one] = resolve(str(made.save(tmp_path / "mine")))
+    assert (one.learner, float(one.theta["lr"]), one.kind) == (learner, 0.5, "update_rule")
+    with pytest.raises(ConfigError, match="celo takes start or random, got 'best'"):
+        resolve("celo@best")

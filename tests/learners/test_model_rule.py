@@ -1,16 +1,17 @@
 """The one place where a model rule changes parameters, and the learner that it makes."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from metaopt import tasks
+from metaopt import learners, tasks
+from metaopt.errors import ConfigError
 from metaopt.inner import run
-from metaopt.learners import SCHEDULES
-from metaopt.learners.model_rule_learner import ModelRuleLearner
-from metaopt.learners.update_rules import apply_model_rule, get_rule, is_model_rule
+from metaopt.learners import SCHEDULES, GradientLearner, ModelRuleLearner
+from metaopt.learners.update_rules import MODEL_RULES, RULES, apply_model_rule, get_model_rule, get_rule, is_model_rule
 from metaopt.tasks.task import SPLITS, Task
 from tests.learners.model_rules import Toy
 
@@ -107,3 +108,30 @@ def test_particles_with_their_own_theta_run_as_they_run_alone() -> None:
         alone = run(learner, {name: value[i] for name, value in rows.items()}, [task], [i + 1], 5)
         torch.testing.assert_close(both.loss[:, i], alone.loss[:, 0], rtol=1e-5, atol=1e-6)
     assert both.loss[0, 0] > both.loss[-1, 0], "it learns"
+
+
+def test_rules_of_both_kinds_share_one_set_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODEL_RULES, "_entries", dict(MODEL_RULES))
+    assert learners.register(Toy) is Toy
+    assert learners.names() == (*RULES, *MODEL_RULES)
+    assert learners.names()[-1] == "toy"
+    made = learners.get("toy", schedule="warmup", weight_decay=0.1, decay=0.5)
+    assert made == ModelRuleLearner(Toy(decay=0.5), SCHEDULES["warmup"], 0.1)
+    assert hash(made) == hash(learners.get("toy", schedule="warmup", weight_decay=0.1, decay=0.5))
+    assert isinstance(learners.get("adam"), GradientLearner)
+    assert learners.rule_of("toy", decay=0.5) == get_model_rule("toy", decay=0.5)
+    for given, message in (
+        ({"decay": 1.0}, "option decay of update rule toy"),
+        ({"decays": 0.5}, "no option 'decays'; did you mean 'decay'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            learners.get("toy", **given)
+    with pytest.raises(ConfigError, match="update rule 'toi' is unknown; did you mean 'toy'"):
+        learners.get("toi")
+
+
+def test_a_name_of_the_other_kind_is_taken() -> None:
+    taken = dataclass(frozen=True)(type("Taken", (Toy,), {"__annotations__": {"name": str}, "name": field(init=False, default="adam")}))
+    with pytest.raises(ConfigError, match="update rule 'adam' is registered already; choose another name"):
+        learners.register(taken)
+    assert "adam" not in MODEL_RULES

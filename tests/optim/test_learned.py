@@ -16,7 +16,7 @@ import metaopt
 from metaopt.artifacts import Artifact, new_card
 from metaopt.errors import ConfigError, UnsafeArtifactError
 from metaopt.learners.update_rules import CLASSIC, RULES, apply_rule, get_rule
-from metaopt.optim import LearnedOptimizer, learned
+from metaopt.optim import LearnedOptimizer, apply
 
 SHAPES = ((), (5,), (3, 4), (3, 4), (4, 4), (2, 3, 4), (2, 3, 2, 2))
 
@@ -72,7 +72,7 @@ def test_stacks_of_any_size_equal_tensors_one_by_one(rule: str, shapes: list[tup
     stacked = parameters(torch.float64, shapes)
     optimizer = LearnedOptimizer(stacked, get_rule(rule), weight_decay=0.1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learned, "_CPU_CHUNK", full)
+        patch.setattr(apply, "_CPU_CHUNK", full)
         walk(optimizer, range(3))
     for place, start in enumerate(parameters(torch.float64, shapes)):
         value, theta = start.detach(), {key: weight.double() for key, weight in get_rule(rule).init_theta(0).items()}

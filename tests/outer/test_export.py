@@ -11,6 +11,7 @@ from metaopt.config import load_config
 from metaopt.estimators import ESTIMATORS
 from metaopt.evaluation.support import planning_horizon, training_support
 from metaopt.learners import get
+from metaopt.learners.update_rules import FEATURES
 from metaopt.outer.export import Chosen, export
 from metaopt.outer.shards import make_learner, shard_sources
 from metaopt.outer.validation import Change
@@ -143,3 +144,18 @@ def test_a_truncated_estimator_plans_as_far_as_its_window(tmp_path: Path) -> Non
 
 def _fixed_horizons(steps: int) -> list[str]:
     return [f"tasks.{i}.horizon=[{steps}, {steps}]" for i in range(2)]
+
+
+def test_a_rule_that_sees_all_tensors_says_what_it_reads(tmp_path: Path) -> None:
+    """One that reads the length of the run has a schedule of its own, and gets none from the card."""
+    _, _, artifact = written(tmp_path / "a", "learner={rule: celo, schedule_hidden: 5}")
+    assert artifact.card["kind"] == "update_rule"
+    assert artifact.card["rule"]["options"]["schedule_hidden"] == 5
+    assert artifact.card["limits"] == {"needs_loss": True, "needs_total_steps": True}
+    assert artifact.card["step"]["default_schedule"] is None
+    assert artifact.card["features"] == list(FEATURES["celo"])
+    _, _, artifact = written(tmp_path / "b", "learner={rule: rnn_mlp, lstm_hidden: 5}")
+    assert artifact.card["limits"] == {"needs_loss": True, "needs_total_steps": False}
+    assert artifact.card["step"]["default_schedule"] == {"warmup_frac": 0.05, "final_frac": 0.0}
+    _, _, artifact = written(tmp_path / "c")
+    assert artifact.card["limits"] == {}
