@@ -85,6 +85,8 @@ class NetworkSpec:
                 raise ConfigError(f"per-weight layers do not fit: {below} gives {below.output_shape}, {above} takes {above.input_shape}")
         if self.ticks < 1:
             raise ConfigError(f"per-weight ticks must be >= 1, got {self.ticks}")
+        if self.logit_channel < 0:
+            raise ConfigError(f"per-weight logit_channel must be >= 0, got {self.logit_channel}")
         for name, value, allowed in (("schedule", self.schedule, SCHEDULES), ("reduce", self.reduce, ("mean", "sum"))):
             if value not in allowed:
                 raise ConfigError(f"per-weight {name} must be one of {', '.join(allowed)}, got {value!r}")

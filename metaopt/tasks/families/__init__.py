@@ -8,6 +8,7 @@ from metaopt.tasks.families.autoencoders import (
     MNIST_AUTOENCODER,
     MNIST_VAE,
 )
+from metaopt.tasks.families.class_means import CLASS_MEANS
 from metaopt.tasks.families.digits import DIGITS_CONV, DIGITS_LOGISTIC, DIGITS_MLP, DIGITS_RESNET, DIGITS_VIT
 from metaopt.tasks.families.faces import FACES_CONV, FACES_MLP
 from metaopt.tasks.families.fields import NEURAL_FIELD
@@ -63,4 +64,5 @@ FAMILIES: tuple[Family, ...] = (
     MATRIX_COMPLETION,
     NEURAL_FIELD,
     PHYSICS_INFORMED,
+    CLASS_MEANS,
 )
