@@ -224,6 +224,54 @@ class LearnableAdamReference:
         return self.lr * self.adam.step(param, grad)
 
 
+class LSTMReference:
+    """Every weight's own LSTM, one weight at a time; gates i, g, f, o, and the forget gate begins at one."""
+
+    def __init__(self, theta, shape, options):
+        self.theta, self.t = theta, 0
+        self.inputs = options.get("inputs", "rnnprop")
+        self.scale = options.get("output_scale") or (0.1 if self.inputs == "rnnprop" else 0.01)
+        self.eps = options.get("eps", 1e-8)
+        layers, hidden = options.get("layers", 2), options.get("hidden", 20)
+        self.cells = {i: [(np.zeros(hidden), np.zeros(hidden)) for _ in range(layers)] for i in np.ndindex(shape)}
+        self.m, self.v = np.zeros(shape), np.zeros(shape)
+
+    def features(self, grad):
+        if self.inputs == "raw":
+            return [grad]
+        if self.inputs == "dm":
+            size, edge = np.abs(grad), np.exp(-10)
+            with np.errstate(divide="ignore"):
+                return [np.where(size >= edge, np.log(size) / 10, -1), np.where(size >= edge, np.sign(grad), grad / edge)]
+        self.m, self.v = 0.95 * self.m + 0.05 * grad, 0.95 * self.v + 0.05 * grad**2
+        correction = 1 - 0.95**self.t
+        divisor = np.sqrt(self.v / correction) + self.eps
+        return [self.m / correction / divisor, grad / divisor]
+
+    def step(self, param, grad):
+        self.t += 1
+        features = self.features(np.asarray(grad))
+        found = np.zeros(np.shape(grad))
+        for i in np.ndindex(np.shape(grad)):
+            found[i] = self.scale * self.one(i, np.array([feature[i] for feature in features]))
+        return found
+
+    def one(self, place, x):
+        theta = self.theta
+        linear = theta["skip_weight"] @ x if "skip_weight" in theta else 0.0
+        if self.inputs == "rnnprop":
+            x = theta["embedding_weight"] @ x + theta["embedding_bias"]
+            x = np.where(x > 0, x, np.exp(x) - 1)
+        for layer, (h, c) in enumerate(self.cells[place]):
+            gates = theta[f"input_weight{layer}"] @ x + theta[f"hidden_weight{layer}"] @ h + theta[f"gate_bias{layer}"]
+            i, g, f, o = np.split(gates, 4)
+            c = c / (1 + np.exp(-f - 1)) + np.tanh(g) / (1 + np.exp(-i))
+            x = np.tanh(c) / (1 + np.exp(-o))
+            self.cells[place][layer] = (x, c)
+        read = theta["output_weight"] @ x + theta["output_bias"][0]
+        return linear + (np.tanh(read) if self.inputs == "rnnprop" else read)
+
+
 class NNAdamReference:
     """Adam under controls that an LSTM moves; bias corrections are one minus the products of the betas used so far."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metaopt import learners, seeds, tasks
 from metaopt.errors import ConfigError
 from metaopt.learners import SCHEDULES, GradientLearner, Schedule, schedule_factor
-from metaopt.learners.update_rules import get_rule
+from metaopt.learners.update_rules import MODEL_RULES, get_rule
 
 
 def factor(schedule: Schedule, t: int, horizon: float) -> float:
@@ -120,7 +120,8 @@ def test_every_learner_runs_learns_and_does_not_change_its_carry(name: str) -> N
 def test_registry() -> None:
     assert learners.names() == (
         "sgd", "momentum", "nesterov", "adam", "adamw", "nadam", "rmsprop", "radam", "adafactor", "muon", "lion",
-        "mlp", "learnable_adam", "celo2_base", "small_fc", "celo2", "nn_adam", "star",
+        "mlp", "learnable_adam", "celo2_base", "small_fc", "celo2", "nn_adam", "star", "lstm",
+        *MODEL_RULES,
     )  # fmt: skip
     learner = learners.get("celo2_base", schedule="warmup_cosine", weight_decay=0.1, output="rms")
     assert (learner.schedule, learner.weight_decay, learner.rule.output) == (Schedule(0.05, 0.0), 0.1, "rms")

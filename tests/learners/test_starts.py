@@ -41,9 +41,9 @@ def momentum_over_rms(shape, run: Gradients) -> Steps:
         yield 1e-3 * unit(m, 1e-5)
 
 
-def adam(lr: float, b2: float = 0.999) -> Callable[..., Steps]:
+def adam(lr: float, b2: float = 0.999, b1: float = 0.9) -> Callable[..., Steps]:
     def steps(shape, run: Gradients) -> Steps:
-        rule = AdamReference(0.9, b2, 1e-8, shape)
+        rule = AdamReference(b1, b2, 1e-8, shape)
         for param, grad in run:
             yield lr * rule.step(param, grad)
 
@@ -90,6 +90,7 @@ STARTS = [
     ("celo2", {}, orthogonalised_adam, 1e-6),
     ("nn_adam", {}, adam(1e-3), 1e-5),
     ("star", {}, aggregated_adamw, 1e-9),
+    ("lstm", {"skip": True}, adam(0.1, 0.95, 0.95), 1e-9),
 ]
 
 

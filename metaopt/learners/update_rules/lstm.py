@@ -53,8 +53,8 @@ class LSTMRule:
     """direction = output_scale * out, where out is a linear readout of the last layer (through tanh for "rnnprop").
 
     Attributes:
-        inputs: what the LSTM sees. "dm": logarithm and sign of the gradient; "rnnprop": Adam's normalised momentum and the gradient over the
-            root of the second moment, both decays 0.95, through a linear layer and ELU; "raw": the gradient.
+        inputs: what the LSTM sees. "dm": logarithm and sign of the gradient; "rnnprop": Adam's normalised momentum and the gradient over
+            the root of the second moment, both decays 0.95, through a linear layer and ELU; "raw": the gradient.
         start: "random", with random weights; "adam" lets the linear path pass on the normalised momentum, Adam with betas 0.95 at rate
             `output_scale`, and the LSTM adds nothing yet (needs inputs "rnnprop" and `skip`).
         hidden: units of each layer.
@@ -81,9 +81,14 @@ class LSTMRule:
         if self.start == "adam" and not (self.inputs == "rnnprop" and self.skip):
             raise ConfigError(f"start adam needs inputs rnnprop and skip true, got inputs {self.inputs} and skip {self.skip}")
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What the LSTM reads, in order."""
+        return FEATURES[self.inputs]
+
     def init_theta(self, seed: int) -> Theta:
-        """Return the layers' weights (gates i, g, f, o), the readout, the linear path if there is one, and for "rnnprop" the first layer."""
-        features, hidden = len(FEATURES[self.inputs]), self.hidden
+        """Return the weights of "rnnprop"'s first layer, of the LSTM (gates i, g, f, o) and its readout, and of the linear path if any."""
+        features, hidden = len(self.features), self.hidden
 
         def weights(place: int, fan_out: int, fan_in: int) -> Tensor:
             return seeds.normal(seeds.key("rule", seed, place), (fan_out, fan_in)).clamp(-2.0, 2.0) / math.sqrt(fan_in)
