@@ -33,10 +33,10 @@ def _learners() -> list[Row]:
     rows = []
     for name in learners.names():
         rule = learners.rule_of(name)
-        whole = is_model_rule(rule)
-        reads = [what for what, needed in (("loss", whole and rule.needs_loss), ("total_steps", whole and rule.needs_horizon)) if needed]
+        needs = {"loss": rule.needs_loss, "total_steps": rule.needs_horizon} if is_model_rule(rule) else {}
         size = sum(value.numel() for value in rule.init_theta(0).values())
-        rows.append({"name": name, "kind": "update_rule", "meta_parameters": size, "sees": "model" if whole else "tensor", "reads": reads})
+        sees, reads = "model" if needs else "tensor", [what for what, needed in needs.items() if needed]
+        rows.append({"name": name, "kind": "update_rule", "meta_parameters": size, "sees": sees, "reads": reads})
     return rows
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metaopt import seeds
 from metaopt.errors import ConfigError
-from metaopt.learners import GradientLearner
+from metaopt.learners import Learner
 from metaopt.learners.update_rules import Theta
 from metaopt.tasks.data.digits import DIGITS
 from metaopt.tasks.families.supervised import Supervised
@@ -57,7 +57,7 @@ class CoordinateCheck:
 
 
 def check_coordinates(
-    learner: GradientLearner,
+    learner: Learner,
     theta: Theta,
     parametrisation: str,
     widths: Sequence[int] = WIDTHS,
@@ -67,7 +67,7 @@ def check_coordinates(
     """Return how far `steps` inner steps move the pre-activations of networks of three hidden layers on held-out digits.
 
     Args:
-        learner: any rule with a schedule.
+        learner: any whose carry has `params`: that of a rule, with a schedule.
         theta: its meta-parameters.
         parametrisation: "standard" or "mu".
         widths: of the hidden layers, at least two different ones.
@@ -88,7 +88,7 @@ def _model(parametrisation: str, width: int) -> MLP:
 
 
 @torch.no_grad()
-def _change(learner: GradientLearner, theta: Theta, model: MLP, seed: int, steps: int) -> Tensor:
+def _change(learner: Learner, theta: Theta, model: MLP, seed: int, steps: int) -> Tensor:
     """Return [L] for one network."""
     program = Supervised(Examples(DIGITS, DIGITS.shape, _BATCH), model)
     values = {"init_scale": 1.0, "reference": math.log(DIGITS.classes), "floor": 0.0, "horizon": float(steps)}

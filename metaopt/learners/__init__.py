@@ -56,7 +56,8 @@ def register(rule: type[Rule]) -> type[Rule]:
     name = vars(rule).get("name")
     if "__dataclass_fields__" not in vars(rule) or not isinstance(name, str):
         raise ConfigError(f"update rule {rule!r} must be a dataclass with `name: str = field(init=False, default=...)`, got name {name!r}")
-    own, other = (MODEL_RULES, RULES) if is_model_rule(rule) else (RULES, MODEL_RULES)
+    kinds: tuple[Any, Any] = (MODEL_RULES, RULES) if is_model_rule(rule) else (RULES, MODEL_RULES)
+    own, other = kinds
     if name in other:
         raise ConfigError(f"{other.what} {name!r} is registered already; choose another name")
     own.register(name, rule)

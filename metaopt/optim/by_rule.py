@@ -1,12 +1,15 @@
 """`LearnedOptimizer` by the name of a published learned optimizer: its artifact must be of that optimizer's rule."""
 
+import json
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from metaopt.artifacts import Artifact, list_artifacts, load
+from metaopt.artifacts.artifact import CARD
 from metaopt.errors import ConfigError
 from metaopt.learners.update_rules import ModelRule, UpdateRule
 from metaopt.optim.learned import LearnedOptimizer
@@ -51,8 +54,8 @@ class _ByRule(LearnedOptimizer):
     @classmethod
     def _offers(cls) -> str:
         """Return what messages add about artifacts that there are."""
-        known = [row for row in list_artifacts() if row["kind"] == "update_rule"]
-        names = [row["name"] for row in known if load(row["path"]).card["rule"]["name"] == cls.rule]
+        cards = {row["name"]: json.loads((Path(row["path"]) / CARD).read_text("utf-8")) for row in list_artifacts()}
+        names = [name for name, card in cards.items() if card["kind"] == "update_rule" and card["rule"]["name"] == cls.rule]
         return f"; there are {', '.join(names)}" if names else cls.advice
 
 

@@ -5,12 +5,15 @@ loss of the batch, and how much of the run is over.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
 from metaopt.learners.update_rules.rule import Hyper, State, Theta
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = ["ModelRule", "ModelState", "apply_model_rule", "is_model_rule"]
 
@@ -82,7 +85,7 @@ class ModelRule(Protocol):
         """
 
 
-def is_model_rule(rule: Any) -> TypeGuard[ModelRule]:
+def is_model_rule(rule: Any) -> "TypeIs[ModelRule]":
     """Return whether a rule, or the class of one, sees all tensors (otherwise it is an `UpdateRule`)."""
     return hasattr(rule, "needs_horizon")
 
