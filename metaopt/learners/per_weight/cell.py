@@ -118,19 +118,19 @@ class LSTMCell:
         rest = drawn.new_zeros((*edges, self.spec.state - half))
         return {"h": drawn.new_zeros((*edges, self.spec.state)), "c": torch.cat([drawn, rest], -1)}
 
-    def drive(self, theta: Theta, forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the messages' parts of the gates, each of the shape of its messages with 4N in place of M; constants are in the second."""
+    def drive(self, theta: Theta, forward: Tensor, backward: Tensor) -> Tensor:
+        """Return the messages' part of the gates [Bx, *edges, 4N], constants included: two small products and one sum for each edge."""
         new, enter, keep, leave = torch.split(theta["bias"], self.spec.state)
         bias = torch.cat([new, enter - self.spec.input_bias, keep + self.spec.forget_bias, leave])
-        return _linear(forward, theta["forward_weight"]), _linear(backward, theta["backward_weight"]) + bias
+        return _linear(forward, theta["forward_weight"]) + (_linear(backward, theta["backward_weight"]) + bias)
 
-    def tick(self, theta: Theta, state: EdgeState, drive: tuple[Tensor, Tensor]) -> EdgeState:
+    def tick(self, theta: Theta, state: EdgeState, drive: Tensor) -> EdgeState:
         """Return the state after the gates acted once."""
         n = self.spec.state
-        gates = _linear(state["h"], theta["state_weight"]) + drive[0] + drive[1]
+        gates = _linear(state["h"], theta["state_weight"]) + drive
         new = torch.tanh(gates[..., :n])
         enter, keep, leave = torch.split(torch.sigmoid(gates[..., n:]), n, -1)
-        c = keep * state["c"] + enter * new
+        c = torch.addcmul(keep * state["c"], enter, new)
         return {"h": leave * torch.tanh(c), "c": c}
 
     def readable(self, state: EdgeState) -> Tensor:

@@ -43,7 +43,7 @@ class Cell(Protocol):
         """Return the initial state [*edges, n] of a layer whose outputs read `fan_in` inputs each; all randomness comes from the key."""
 
     def drive(self, theta: Theta, forward: Tensor, backward: Tensor) -> Any:
-        """Return what incoming messages contribute to a tick: once for all micro-ticks, because messages do not change between them.
+        """Return what incoming messages contribute to a tick: made once for all micro-ticks, between which messages do not change.
 
         Args:
             forward: [Bx, *edges, M] with size 1 on the output axis.

@@ -1,13 +1,18 @@
 """A cell that imitates backpropagation: known to be right when set by hand, and found by training."""
 
 import math
+import runpy
+from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from metaopt import seeds
+from metaopt.errors import ConfigError
 from metaopt.learners.per_weight import cloning
 from metaopt.learners.per_weight.cell import CellSpec
 from metaopt.learners.per_weight.cloning import CloneCell, CloneTraining, clone, clone_loss, clone_network, hand_set_theta, update_cosine
@@ -154,6 +159,24 @@ def test_training_is_reproducible_and_improves_a_cell() -> None:
     again, _ = clone(cell, 0, training, start)
     assert all(torch.equal(theta[name], again[name]) for name in start)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("bad", [{"spec": CellSpec(state=3)}, {"spec": CellSpec(layer_norm=True)}, {"size": 0.0}])
+def test_a_cell_that_cannot_store_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="a cloned cell needs state >= 4, no layer_norm and size > 0"):
+        CloneCell(**bad)
+
+
+def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "clone_backpropagation.py"))["main"]
+    assert script([str(tmp_path / "theta"), "--start", "hand_set", "--updates", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("loss 0.0")
+    assert len(shown) == 5
+    assert "cosine with the gradient 0.99" in shown[1]
+    assert safetensors.torch.load_file(tmp_path / "theta").keys() == hand_set_theta(CloneCell(), STEP).keys()
+    assert script([str(tmp_path / "theta"), "--state", "3"]) == 2
+    assert "clone_backpropagation: a cloned cell needs state >= 4" in capsys.readouterr().err
 
 
 @pytest.mark.slow
