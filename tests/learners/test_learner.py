@@ -104,7 +104,7 @@ def test_every_learner_runs_learns_and_does_not_change_its_carry(name: str) -> N
     learner = learners.get(name)
     theta = learner.init_theta(0)
     if name in ("adam", "adamw", "nadam", "radam", "muon", "lion") or (theta and name != "celo2_base"):  # slow at their own rates
-        learner = GradientLearner(learner.rule, weight_decay=0.0)
+        learner = learners.learner_of(learner.rule)
         theta = {**theta, "lr": torch.tensor(30.0 if theta else 0.1)}
     carry = learner.init(theta, task, key)
     start = {k: v.clone() for k, v in carry["params"].items()}
