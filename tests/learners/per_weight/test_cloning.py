@@ -129,7 +129,7 @@ def test_the_loss_tells_good_cells_from_bad() -> None:
     bad = {name: torch.randn(value.shape, generator=torch.Generator().manual_seed(0)) * 0.2 for name, value in good.items()}
     state = cloning._random_edges(cell, seeds.key("edges"), 256)
     losses = [clone_loss(cell, theta, state, seeds.key("messages"), STEP, 2) for theta in (good, bad)]
-    assert float(losses[0][0]) < 0.01 < 0.3 < float(losses[1][0])
+    assert float(losses[0][0].detach()) < 0.01 < 0.3 < float(losses[1][0])
     assert not losses[0][1]["c"].requires_grad
     losses[0][0].backward()
     assert good["forward_out"].grad is not None
@@ -153,12 +153,13 @@ def test_edges_begin_anew() -> None:
 
 
 def test_training_is_reproducible_and_improves_a_cell() -> None:
-    cell, training = CloneCell(CellSpec(state=8, message=2)), CloneTraining(edges=64, updates=30, rate=1e-3)
-    start = {name: value + 0.05 * seeds.normal(seeds.key(name), value.shape) for name, value in hand_set_theta(cell, STEP).items()}
+    cell, training = CloneCell(CellSpec(state=8, message=2), 0.5), CloneTraining(step=0.3, edges=64, updates=40, rate=1e-3)
+    start = hand_set_theta(cell, training.step)
+    start["cell.bias"][:4] += 0.02  # weights drift without any error
     theta, losses = clone(cell, 0, training, start)
     again, _ = clone(cell, 0, training, start)
     assert all(torch.equal(theta[name], again[name]) for name in start)
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("bad", [{"spec": CellSpec(state=3)}, {"spec": CellSpec(layer_norm=True)}, {"size": 0.0}])
@@ -169,11 +170,10 @@ def test_a_cell_that_cannot_store_is_refused(bad: dict[str, Any]) -> None:
 
 def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "clone_backpropagation.py"))["main"]
-    assert script([str(tmp_path / "theta"), "--start", "hand_set", "--updates", "2"]) == 0
+    assert script([str(tmp_path / "theta"), "--start", "hand_set", "--updates", "0"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("loss 0.0")
-    assert len(shown) == 5
-    assert "cosine with the gradient 0.99" in shown[1]
+    assert len(shown) == 4
+    assert all("cosine with the gradient 0.9" in line for line in shown)
     assert safetensors.torch.load_file(tmp_path / "theta").keys() == hand_set_theta(CloneCell(), STEP).keys()
     assert script([str(tmp_path / "theta"), "--state", "3"]) == 2
     assert "clone_backpropagation: a cloned cell needs state >= 4" in capsys.readouterr().err
