@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rule", help="kind of the checkpoint; default: found from its tensors")
     parser.add_argument("--name", help="of the artifact; default: the folder's")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="options of the rule that the file does not hold")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     try:
         options = {key: _value(text) for key, _, text in (option.partition("=") for option in given.options)}
         print(convert_jax(given.checkpoint, given.out, given.rule, given.name, **options))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaopt.artifacts import flax_file
@@ -70,6 +70,7 @@ def test_numbers_text_and_half_precision_of_accelerators(tmp_path: Path) -> None
     assert tree["half"].tolist() == [1.0, -2.5]
 
 
+@settings(deadline=None, max_examples=30)
 @given(size=st.integers(1, 30), rows=st.integers(1, 5), columns=st.integers(1, 5))
 def test_arrays_in_pieces_are_joined(tmp_path_factory: pytest.TempPathFactory, size: int, rows: int, columns: int) -> None:
     value = np.arange(rows * columns, dtype=np.float64).reshape(rows, columns)
@@ -172,6 +173,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_tree(write(tmp_path / "f", {"w": MATRIX}))
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=200))
 def test_noise_is_refused_or_read(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("noise") / "f"
