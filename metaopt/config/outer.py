@@ -4,21 +4,37 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from metaopt.config.options import Chosen
 from metaopt.config.sections import Count, Decay, Fraction, Natural, NonNegative, Positive, Section, check_range, config_error
 
 if TYPE_CHECKING:
     from metaopt.estimators import Recipe
+    from metaopt.learners import Learner
 
-__all__ = ["AverageConfig", "EstimatorConfig", "OptimizerConfig", "OuterConfig", "PhaseConfig", "StageConfig", "ValidationConfig"]
+__all__ = [
+    "AverageConfig",
+    "EstimatorConfig",
+    "ImitationConfig",
+    "OptimizerConfig",
+    "OuterConfig",
+    "PhaseConfig",
+    "StageConfig",
+    "ValidationConfig",
+]
 
 
 def _estimators() -> Mapping[str, Any]:
     from metaopt.estimators import ESTIMATORS
 
     return ESTIMATORS
+
+
+def _hand_made() -> Mapping[str, Any]:
+    from metaopt.learners.update_rules import CLASSIC
+
+    return CLASSIC
 
 
 class EstimatorConfig(Section):
@@ -46,8 +62,37 @@ class OptimizerConfig(Section):
     clip_value: Positive | None = None
 
 
+class ImitationConfig(Section):
+    """A hand-made rule whose runs a phase imitates, and its schedule over a run; further keys are its hyperparameters."""
+
+    rule: str
+    schedule: Literal["constant", "warmup_cosine"] = "constant"
+
+    def build(self) -> "Learner":
+        """Return the learner that leads."""
+        from metaopt import learners
+
+        return learners.get(self.rule, **self.model_dump(exclude={"rule"}))
+
+
+class _Imitated(Chosen):
+    """Marks the field of a rule to imitate, which may be null."""
+
+    def __init__(self) -> None:
+        super().__init__("rule", _hand_made)
+
+    def section(self, base: type[BaseModel], value: Any) -> Any:
+        return None if value is None else super().section(ImitationConfig, value)
+
+    def model(self, base: type[BaseModel], value: Any) -> type[BaseModel] | None:
+        return super().model(ImitationConfig, value)
+
+
 class PhaseConfig(Section):
     """A part of the run with its own trainable entries of theta (patterns like `w*`), step size and horizons (null: those of the run).
+
+    With `imitate: {rule: adam, lr: 1e-2}` its inner runs are those of that rule, and the meta-loss is how far the learner's steps are from
+    the rule's: |difference|^2 over |the rule's step|^2. Meta-validation is the same in every phase.
 
     It gets `share` of the outer steps, relative to the shares of the other phases, and begins with a fresh outer optimizer, its own warm-up
     and cosine, and fresh inner runs. What it does not train keeps every bit.
@@ -57,6 +102,7 @@ class PhaseConfig(Section):
     train: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
     lr: NonNegative | None = None
     horizon: tuple[Count, Count] | None = None
+    imitate: Annotated[ImitationConfig | None, _Imitated()] = None
 
     @model_validator(mode="after")
     def _check(self) -> "PhaseConfig":

@@ -18,7 +18,7 @@ from metaopt.learners import Carry, Learner, StepRecord
 from metaopt.learners.update_rules import Theta
 from metaopt.tasks.task import Batch, Task
 
-__all__ = ["PartlyFrozen", "Phase", "joined", "phase_of", "phases_of"]
+__all__ = ["PartlyFrozen", "Phase", "joined", "phase_of", "phases_of", "section_of"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ def phases_of(config: Config) -> tuple[Phase, ...]:
         found.append(Phase(index, begin, border, section.train, optimizer, section.horizon))
         begin = border
     return tuple(found)
+
+
+def section_of(config: Config, phase: int) -> PhaseConfig:
+    """Return the section of a phase; a run without phases has one."""
+    return (config.outer.phases or (PhaseConfig(),))[phase]
 
 
 def phase_of(phases: tuple[Phase, ...], done: int) -> Phase:

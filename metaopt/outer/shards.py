@@ -12,9 +12,10 @@ from metaopt.cluster import Shared, StateMissing, WorkItem
 from metaopt.config import Config
 from metaopt.estimators import Estimator, MetaGradient
 from metaopt.learners import Learner
+from metaopt.learners.imitation import ImitationLearner, PlainLoss
 from metaopt.learners.update_rules import Theta
 from metaopt.outer.curriculum import stage_horizons
-from metaopt.outer.phases import PartlyFrozen
+from metaopt.outer.phases import PartlyFrozen, section_of
 from metaopt.outer.validation import Measured, ValidationWork, measure
 from metaopt.seeds import stable_hash
 from metaopt.tasks.source import TaskSource
@@ -33,14 +34,15 @@ def shard_sources(config: Config, phase: int = 0) -> tuple[TaskSource, ...]:
     A shard keeps its template in every phase, and meets new tasks of it.
     """
     sources, later = [], ("phase", phase) if phase else ()
-    own = config.outer.phases[phase].horizon if config.outer.phases else None
+    section = section_of(config, phase)
+    augmentations = config.augmentations.choices if section.imitate is None else (*config.augmentations.choices, PlainLoss())
     for entry in config.tasks:
         family = tasks.get(entry.family)
         order = sorted(family.templates("meta_train"), key=lambda name: stable_hash("template", config.seed, name))
         for i in range(entry.shards):
-            seed, horizon = stable_hash("shard", config.seed, entry.family, i, *later), own or entry.horizon
+            seed, horizon = stable_hash("shard", config.seed, entry.family, i, *later), section.horizon or entry.horizon
             stages = stage_horizons(config.outer, horizon)
-            sources.append(TaskSource(family, order[i % len(order)], horizon, seed, config.augmentations.choices, stages))
+            sources.append(TaskSource(family, order[i % len(order)], horizon, seed, augmentations, stages))
     return tuple(sources)
 
 
@@ -108,7 +110,9 @@ class ShardWorker:
         """Prepare for the phase of `work`: its sources, and the learner with its frozen part."""
         if work.phase != self._phase:
             frozen = {} if work.frozen is None else self._local(work.frozen)
-            self._trained = PartlyFrozen(self._learner, frozen) if frozen else self._learner
+            trained = PartlyFrozen(self._learner, frozen) if frozen else self._learner
+            imitate = section_of(self._config, work.phase).imitate
+            self._trained = trained if imitate is None else ImitationLearner(trained, imitate.build())
             self._sources = shard_sources(self._config, work.phase)
             self._phase = work.phase
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaopt import tasks
+from metaopt import learners, tasks
 from metaopt.config import load_config
 from metaopt.outer.curriculum import Curriculum, stage_horizons, template_cost
 from metaopt.outer.shards import shard_sources
@@ -81,3 +81,27 @@ def test_without_template_stages_nothing_is_built(monkeypatch: pytest.MonkeyPatc
     sources = shard_sources(plain)
     monkeypatch.setattr("metaopt.outer.curriculum.template_cost", lambda *args: 1 / 0)
     assert Curriculum(plain.outer, sources).admitted(0, [2, 3]) == [2, 3]
+
+
+def test_truncated_windows_meet_longer_runs_stage_by_stage() -> None:
+    """100, then up to 200, 500 and 1,000 steps, in windows of 20; a run that is under way keeps its horizon."""
+    stages = [(0.0, 0.1), (0.3, 0.2), (0.55, 0.5), (0.8, 1.0)]
+    section = ", ".join(f"{{from_frac: {start}, horizon_frac: {part}}}" for start, part in stages)
+    grown = load_config(
+        "quickstart",
+        [f"outer.curriculum=[{section}]", "outer.estimator={name: truncated_backprop, window: 20}", "tasks.0.horizon=[100, 1000]"],
+    )
+    source = shard_sources(grown)[0]
+    assert source.stages == ((100, 100), (100, 200), (100, 500), (100, 1000))
+    learner = learners.get("learnable_adam")
+    estimator = grown.outer.estimator.recipe.build(learner, source, 2, 0)
+    horizons = []
+    for start, _ in stages:
+        source.stage = grown.outer.stage_at(round(start * grown.outer.steps))
+        estimator.pairs.length = list(estimator.pairs.clock)  # whatever was under way ends here
+        estimate = estimator.estimate(learner.init_theta(0), 0)
+        assert (estimate.inner_steps, estimate.nonfinite) == (4 * 20, 0)
+        horizons.append(list(estimator.pairs.length))
+    assert max(horizons[0]) <= 100  # the first runs are staggered
+    assert all(min(now) >= 100 and max(now) <= high for now, (_, high) in zip(horizons[1:], source.stages[1:], strict=True))
+    assert max(horizons[3]) > 500
