@@ -79,7 +79,7 @@ def _learner_fields(config: Config) -> dict[str, Any]:
     schedule = {"warmup_frac": config.artifact.warmup_frac, "final_frac": config.artifact.final_lr_frac}
     return {
         "options": options,
-        "features": list(FEATURES.get(section.rule, ())),
+        "features": list(getattr(rule, "features", FEATURES.get(section.rule, ()))),
         "step": {"default_schedule": None if needs.get("needs_total_steps") else schedule},
         "limits": needs,
     }

@@ -88,7 +88,7 @@ CASES = [
     Case("nn_adam", reference.NNAdamReference, {"hidden": 5}),
     Case("star", reference.StarReference, {}, False, UNTIED),
     Case("star", reference.StarReference, {"decay": 0.1, "learn_decays": False}, False, UNTIED),
-    Case("lstm", reference.LSTMReference, {"skip": True, "hidden": 5}, True),
+    Case("lstm", reference.LSTMReference, {"hidden": 5}, True),
 ]
 LEARNED = [case for case in CASES if case.rule not in CLASSIC]
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)

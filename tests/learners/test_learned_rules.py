@@ -35,8 +35,16 @@ def test_sizes_are_the_published_ones() -> None:
     assert count("star") == (200, 7)
     assert count("nn_adam")[1] == 4 * 32 * (19 + 32 + 1) + 33 * 4 + 2 * 32 + 4
     assert count("learnable_adam")[1] == 4
-    assert count("lstm", inputs="dm")[1] == 5141
-    assert [len(FEATURES[name]) for name in ("mlp", "small_fc", "celo2_base", "celo2", "nn_adam", "star", "lstm")] == [19, 39, 30, 30, 19, 39, 2]
+    assert count("lstm", inputs="dm", start="random", skip=False)[1] == 5141
+    assert [len(FEATURES[name]) for name in ("mlp", "small_fc", "celo2_base", "celo2", "nn_adam", "star", "lstm")] == [
+        19,
+        39,
+        30,
+        30,
+        19,
+        39,
+        2,
+    ]
 
 
 def state_bytes(rule: str, shape: tuple[int, ...], **options: object) -> int:

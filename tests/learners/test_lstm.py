@@ -23,6 +23,10 @@ from tests.learners.reference import LSTMReference
 INPUTS = pytest.mark.parametrize("inputs", list(FEATURES))
 
 
+# As published: random weights, and no linear path.
+PUBLISHED = {"start": "random", "skip": False}
+
+
 def draws(*parts: object, shape: tuple[int, ...] = ()) -> Tensor:
     return seeds.normal(seeds.key("lstm", *parts), shape, torch.float64)
 
@@ -45,12 +49,13 @@ def bowls(count: int, horizon: int = 30) -> list[tasks.Task]:
         ({"inputs": "raw"}, 5061, 80),
         ({"inputs": "rnnprop"}, 6641, 82),
         ({"inputs": "dm", "skip": True}, 5143, 80),
+        ({"start": "adam", "skip": True}, 6643, 82),
         ({"inputs": "dm", "hidden": 4, "layers": 1}, 4 * 4 * (2 + 4 + 1) + 5, 8),
     ],
 )
 def test_sizes_are_the_published_ones(options: dict[str, object], count: int, state_floats: int) -> None:
     """One bias vector a cell: torch's two would be 160 more."""
-    rule = get_rule("lstm", **options)
+    rule = get_rule("lstm", **{**PUBLISHED, **options})
     assert sum(value.numel() for value in rule.init_theta(0).values()) == count
     assert sum(value.numel() for value in rule.init_state(torch.zeros(5, 3)).values()) == state_floats * 15
 
@@ -66,7 +71,7 @@ def test_sizes_are_the_published_ones(options: dict[str, object], count: int, st
 )
 def test_it_equals_its_reference(options: dict[str, object]) -> None:
     """Other options than in the table of all rules."""
-    rule = get_rule("lstm", **options)
+    rule = get_rule("lstm", **{**PUBLISHED, **options})
     theta, shape = fine(rule), (2, 3)
     expected = LSTMReference({name: value.numpy() for name, value in theta.items()}, shape, options)
     state = rule.init_state(torch.zeros(shape, dtype=torch.float64))
@@ -78,7 +83,7 @@ def test_it_equals_its_reference(options: dict[str, object]) -> None:
 
 @INPUTS
 def test_a_silent_output_never_moves_a_weight(inputs: str) -> None:
-    learner = learners.get("lstm", inputs=inputs)
+    learner = learners.get("lstm", inputs=inputs, **PUBLISHED)
     theta = learner.init_theta(1)
     silent = {name: torch.zeros_like(value) if name.startswith("output") else value for name, value in theta.items()}
     still = inner.run(learners.get("sgd", lr=0.0), {}, bowls(2), [3, 4], 1).carry["params"]["x"]
@@ -88,7 +93,7 @@ def test_a_silent_output_never_moves_a_weight(inputs: str) -> None:
 
 def test_windows_of_20_and_of_100_go_the_same_way() -> None:
     """Truncation cuts derivatives, never the run: equal bits, over restarts too."""
-    learner = learners.get("lstm", hidden=4)
+    learner = learners.get("lstm", hidden=4, **PUBLISHED)
     theta, ends = learner.init_theta(0), []
     for window in (20, 100):
         source = TaskSource(tasks.get("quadratic"), "5x5-none", (30, 60), 3)
@@ -104,7 +109,7 @@ def test_windows_of_20_and_of_100_go_the_same_way() -> None:
 
 @INPUTS
 def test_permuting_the_weights_of_a_matrix_permutes_the_steps(inputs: str) -> None:
-    rule = get_rule("lstm", inputs=inputs, hidden=5)
+    rule = get_rule("lstm", inputs=inputs, hidden=5, **PUBLISHED)
     theta, order = fine(rule), torch.tensor([4, 0, 11, 2, 8, 1, 10, 3, 9, 5, 7, 6])
     plain = mixed = rule.init_state(torch.zeros(3, 4, dtype=torch.float64))
     for t in range(4):
@@ -120,7 +125,7 @@ def test_rnnprop_does_not_see_the_scale_of_the_loss() -> None:
     (bowl,) = bowls(1)
 
     def params(inputs: str, scale: float) -> Tensor:
-        learner = learners.get("lstm", inputs=inputs, eps=0.0)
+        learner = learners.get("lstm", inputs=inputs, eps=0.0, **PUBLISHED)
         scaled = replace(bowl, program=WithScaledLoss(bowl.program), numbers={**bowl.numbers, "loss_scale": torch.tensor(scale)})
         return inner.run(learner, learner.init_theta(2), [scaled], [5], 30).carry["params"]["x"]
 
@@ -157,7 +162,7 @@ def test_inputs_by_hand() -> None:
 
 
 def test_a_linear_path_alone_is_sgd() -> None:
-    rule = get_rule("lstm", inputs="raw", skip=True, output_scale=1.0)
+    rule = get_rule("lstm", inputs="raw", start="random", output_scale=1.0)
     theta = {name: torch.zeros_like(value) for name, value in rule.init_theta(0).items()} | {"skip_weight": torch.ones(1)}
     sgd, param = get_rule("sgd"), draws("p", shape=(3, 4)).float()
     state, other = rule.init_state(param), param
@@ -168,10 +173,12 @@ def test_a_linear_path_alone_is_sgd() -> None:
         assert torch.equal(param, other)
 
 
-@pytest.mark.parametrize("options", [{"inputs": "dm", "skip": True}, {"inputs": "rnnprop"}, {}])
+@pytest.mark.parametrize("options", [{"inputs": "dm"}, {"inputs": "raw"}, {"skip": False}])
 def test_the_start_of_adam_needs_its_inputs_and_the_linear_path(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"^start adam needs inputs rnnprop and skip true, got inputs \w+ and skip (True|False)$"):
-        get_rule("lstm", start="adam", **options)
+    with pytest.raises(
+        ConfigError, match=r"^start adam needs inputs rnnprop and skip true, got inputs \w+ and skip (true|false); set start to random$"
+    ):
+        get_rule("lstm", **options)
 
 
 # One weight on f(x) = 1.5 x^2, and the mean loss of ten steps.
@@ -204,7 +211,7 @@ def central_differences(function: Callable[[Theta], Tensor], theta: Theta) -> Te
 @pytest.mark.parametrize("second_order", [True, False])
 def test_the_meta_gradient_is_that_of_central_differences(inputs: str, second_order: bool) -> None:
     """Without second derivatives it is exactly that of a run whose gradients are given numbers."""
-    rule = get_rule("lstm", inputs=inputs, hidden=2, layers=2, second_order=second_order, output_scale=0.1, skip=True)
+    rule = get_rule("lstm", inputs=inputs, hidden=2, layers=2, second_order=second_order, output_scale=0.1, start="random")
     theta = fine(rule)
 
     def loss(theta: Theta) -> Tensor:

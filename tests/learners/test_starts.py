@@ -90,7 +90,7 @@ STARTS = [
     ("celo2", {}, orthogonalised_adam, 1e-6),
     ("nn_adam", {}, adam(1e-3), 1e-5),
     ("star", {}, aggregated_adamw, 1e-9),
-    ("lstm", {"skip": True}, adam(0.1, 0.95, 0.95), 1e-9),
+    ("lstm", {}, adam(0.01, 0.95, 0.95), 1e-6),
 ]
 
 

@@ -35,6 +35,7 @@ FEATURES: dict[Inputs, tuple[str, ...]] = {
 _SCALES: dict[Inputs, float] = {"dm": 0.01, "rnnprop": 0.1, "raw": 0.01}
 _DECAY = 0.95  # of both moments
 _FORGET = 1.0
+_ADAM_RATE = 0.1  # of the start, times `output_scale`
 
 
 def log_and_sign(grad: Tensor, p: float = 10.0) -> tuple[Tensor, Tensor]:
@@ -55,22 +56,23 @@ class LSTMRule:
     Attributes:
         inputs: what the LSTM sees. "dm": logarithm and sign of the gradient; "rnnprop": Adam's normalised momentum and the gradient over
             the root of the second moment, both decays 0.95, through a linear layer and ELU; "raw": the gradient.
-        start: "random", with random weights; "adam" lets the linear path pass on the normalised momentum, Adam with betas 0.95 at rate
-            `output_scale`, and the LSTM adds nothing yet (needs inputs "rnnprop" and `skip`).
+        start: "adam" lets the linear path pass on a tenth of the normalised momentum, which is Adam with betas 0.95 at a rate of
+            `output_scale` / 10, and the LSTM adds nothing yet (needs inputs "rnnprop" and `skip`); "random" has random weights, and a
+            linear path of zeros.
         hidden: units of each layer.
         layers: LSTM layers.
         output_scale: size of a unit output, (0, inf); None for the published one: 0.01, "rnnprop" 0.1.
-        skip: whether the output also has a linear readout of the features, outside the tanh.
+        skip: whether the output also has a linear readout of the features, outside the tanh. Published: no.
         second_order: whether meta-gradients pass through the gradients that the LSTM reads. Published: no.
         eps: beside the root of the second moment; with 0, and inputs "rnnprop", no step depends on the scale of the loss.
     """
 
     inputs: Inputs = "rnnprop"
-    start: Literal["adam", "random"] = "random"
+    start: Literal["adam", "random"] = "adam"
     hidden: Annotated[int, Ge(1)] = 20
     layers: Annotated[int, Ge(1)] = 2
     output_scale: Annotated[float, Gt(0)] | None = None
-    skip: bool = False
+    skip: bool = True
     second_order: bool = False
     eps: Annotated[float, Ge(0)] = 1e-8
     name: str = field(init=False, default="lstm")
@@ -79,7 +81,8 @@ class LSTMRule:
     def __post_init__(self) -> None:
         """Refuse a start that the options cannot have."""
         if self.start == "adam" and not (self.inputs == "rnnprop" and self.skip):
-            raise ConfigError(f"start adam needs inputs rnnprop and skip true, got inputs {self.inputs} and skip {self.skip}")
+            given = f"inputs {self.inputs} and skip {str(self.skip).lower()}"
+            raise ConfigError(f"start adam needs inputs rnnprop and skip true, got {given}; set start to random")
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -109,7 +112,7 @@ class LSTMRule:
             theta["output_weight"] = torch.zeros(hidden)
         if self.skip:
             theta["skip_weight"] = torch.zeros(features)
-            theta["skip_weight"][0] = 1.0 if self.start == "adam" else 0.0
+            theta["skip_weight"][0] = _ADAM_RATE if self.start == "adam" else 0.0
         return theta
 
     def init_state(self, param: Tensor) -> State:
