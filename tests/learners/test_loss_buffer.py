@@ -27,9 +27,10 @@ def noisy(count: int) -> list[float]:
     return [2.0 * math.exp(-i / 10) + 0.2 * float(noise[i]) for i in range(count)]
 
 
-@pytest.mark.parametrize(
-    "horizons", [[50.0] * 25, [3.0] * 25, [1.0] * 25, [50.0] * 8 + [500.0] * 8 + [20.0] * 9], ids=["50", "3", "1", "changing"]
-)
+CHANGING = [50.0] * 8 + [500.0] * 8 + [20.0] * 9
+
+
+@pytest.mark.parametrize("horizons", [[50.0] * 25, [3.0] * 25, [1.0] * 25, CHANGING], ids=["50", "3", "1", "changing"])
 def test_features_equal_weighted_sums(horizons: list[float]) -> None:
     losses = noisy(25)
     losses[12], losses[17] = 40.0, -3.0  # capped, and a loss that is negative
@@ -40,12 +41,11 @@ def test_features_equal_weighted_sums(horizons: list[float]) -> None:
 
 def test_averages_are_of_constants_too_when_the_horizon_changes() -> None:
     """Bias corrections stay right: every average of equal losses is that loss, whatever the decays were."""
-    buffer = init_loss_buffer(torch.zeros((), dtype=torch.float64))
+    loss = torch.tensor(0.7, dtype=torch.float64)
+    buffer = init_loss_buffer(loss)
     for horizon in (100.0, 1e5, 7.0, 12.0, 3e4):
-        buffer = update_loss_buffer(buffer, torch.tensor(0.7, dtype=torch.float64), torch.tensor(horizon, dtype=torch.float64))
-        torch.testing.assert_close(
-            buffer["loss_mean"] / buffer["loss_weight"], torch.full((10,), 0.7, dtype=torch.float64), rtol=1e-12, atol=0
-        )
+        buffer = update_loss_buffer(buffer, loss, torch.tensor(horizon, dtype=torch.float64))
+        torch.testing.assert_close(buffer["loss_mean"] / buffer["loss_weight"], loss.expand(10), rtol=1e-12, atol=0)
 
 
 def test_long_horizons_are_exact_enough_in_float32() -> None:
