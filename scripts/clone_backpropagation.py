@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--message", type=int, default=8, help="channels; default: %(default)s")
     given = parser.parse_args(arguments)
     try:
-        cell = CloneCell(CellSpec(given.state, given.message))
+        # gates that begin where the clone needs them, and stored numbers large enough for Adam to hit
+        cell = CloneCell(CellSpec(given.state, given.message, input_bias=0.0, forget_bias=8.0), size=0.5)
         training = CloneTraining(updates=given.updates)
         start = hand_set_theta(cell, training.step, training.ticks) if given.start == "hand_set" else None
         theta, losses = clone(cell, given.seed, training, start)

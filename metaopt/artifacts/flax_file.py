@@ -72,11 +72,11 @@ def flat_arrays(tree: Mapping[str, Any], place: str) -> dict[str, Array]:
         UnsafeArtifactError: a leaf that is no array, or two leaves with one path.
     """
     arrays: dict[str, Array] = {}
-    pending: list[tuple[str, Any]] = [(str(key), value) for key, value in reversed(tree.items())]
+    pending: list[tuple[str, Any]] = [(str(key), value) for key, value in tree.items()]
     while pending:
         path, value = pending.pop()
         if isinstance(value, Mapping):
-            pending += [(f"{path}/{key}", inner) for key, inner in reversed(value.items())]
+            pending += [(f"{path}/{key}", inner) for key, inner in value.items()]
         elif not isinstance(value, np.ndarray):
             raise UnsafeArtifactError(f"{place}: {path!r} is {type(value).__name__}, no array")
         elif path in arrays:

@@ -129,11 +129,11 @@ class CloneTraining:
         clip: norm of the gradient.
     """
 
-    step: float = 0.1
+    step: float = 0.3
     ticks: int = 2
     edges: int = 256
     updates: int = 4000
-    rate: float = 3e-3
+    rate: float = 6e-3
     life: float = 20.0
     clip: float = 1.0
 
@@ -156,7 +156,7 @@ def clone(
         now = seeds.fold_in(key, k)
         loss, state = clone_loss(cell, weights, state, now, training.step, training.ticks)
         adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(weights.values()), training.clip)
         adam.step()
         schedule.step()

@@ -180,10 +180,7 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_backpropagation_is_found_by_training() -> None:
-    cell = CloneCell()
-    theta, losses = clone(cell, 0)
-    assert sum(losses[-100:]) < 0.2 * sum(losses[:100])
-    for inputs, hidden, classes in ((8, (6,), 3), (20, (16,), 5), (12, (), 4)):
-        cosine = update_cosine(cell, theta, clone_network(inputs, classes, hidden), seeds.key("unseen", inputs), 20)
-        assert float(cosine.mean()) > 0.95
+def test_training_from_random_weights_goes_towards_it() -> None:
+    cell = CloneCell(CellSpec(message=2, input_bias=0.0, forget_bias=8.0), 0.5)
+    _, losses = clone(cell, 0, CloneTraining(updates=300))
+    assert sum(losses[-50:]) / 50 < 0.2 * sum(losses[:100]) / 100
