@@ -149,7 +149,7 @@ def test_sizes_of_tensors_are_relative_and_bounded() -> None:
     param = draw("p", shape=(6, 5))
     state = init_accumulators(param)
     for t in range(5):
-        _, state = accumulate(param, 30.0 * draw("g", t, shape=(6, 5)), state)
+        _, state = accumulate(param, 10.0 * draw("g", t, shape=(6, 5)), state)
     found = tensor_features(param, state)
     m, v = state["m"], state["v"]
     root = 1 / float((param**2).mean().sqrt())
