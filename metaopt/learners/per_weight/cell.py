@@ -6,7 +6,7 @@ With f_a the forward message of input a, q_b the backward message of output b, a
     c' = sigmoid(f + forget_bias) c + sigmoid(i - input_bias) tanh(g),    h' = sigmoid(o) tanh(c')
     forward readout F h' + phi,    backward readout G h' + gamma
 
-Gates stand in the order g, i, f, o, so that three sigmoids are one call; `metaopt.learners.lstm_cell` has them in the order i, g, f, o.
+Gates stand in the order g, i, f, o; `metaopt.learners.lstm_cell` has them in the order i, g, f, o.
 The products of messages are made once for an input and once for an output: the one of each edge is [N] -> [4N] only.
 
 Legend: N state size, M message size, Bx examples side by side, A inputs, B outputs.
@@ -118,20 +118,27 @@ class LSTMCell:
         rest = drawn.new_zeros((*edges, self.spec.state - half))
         return {"h": drawn.new_zeros((*edges, self.spec.state)), "c": torch.cat([drawn, rest], -1)}
 
-    def drive(self, theta: Theta, forward: Tensor, backward: Tensor) -> Tensor:
-        """Return the messages' part of the gates [Bx, *edges, 4N], constants included: two small products and one sum for each edge."""
-        new, enter, keep, leave = torch.split(theta["bias"], self.spec.state)
-        bias = torch.cat([new, enter - self.spec.input_bias, keep + self.spec.forget_bias, leave])
-        return _linear(forward, theta["forward_weight"]) + (_linear(backward, theta["backward_weight"]) + bias)
+    def drive(self, theta: Theta, forward: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the messages' part of the gates [Bx, *edges, 4N], constants included, and the weights of the state's part.
 
-    def tick(self, theta: Theta, state: EdgeState, drive: Tensor) -> EdgeState:
-        """Return the state after the gates acted once."""
-        n = self.spec.state
-        gates = _linear(state["h"], theta["state_weight"]) + drive
-        new = torch.tanh(gates[..., :n])
-        enter, keep, leave = torch.split(torch.sigmoid(gates[..., n:]), n, -1)
-        c = torch.addcmul(keep * state["c"], enter, new)
-        return {"h": leave * torch.tanh(c), "c": c}
+        Two small products and one sum for each edge. Rows of g are doubled, see `tick`.
+        """
+        n, bias = self.spec.state, theta["bias"]
+        new, enter, keep, leave = torch.split(bias, n)
+        offset = torch.cat([2.0 * new, enter - self.spec.input_bias, keep + self.spec.forget_bias, leave])
+        scale = torch.cat([bias.new_full((n, 1), 2.0), bias.new_ones((3 * n, 1))])
+        below = _linear(backward, scale * theta["backward_weight"]) + offset
+        return _linear(forward, scale * theta["forward_weight"]) + below, scale * theta["state_weight"]
+
+    def tick(self, theta: Theta, state: EdgeState, drive: tuple[Tensor, Tensor]) -> EdgeState:
+        """Return the state after the gates acted once.
+
+        tanh(x) is 2 sigmoid(2 x) - 1 here, so that all gates are one call: torch's tanh takes several times longer on a CPU.
+        """
+        gates = (_linear(state["h"], drive[1]) + drive[0]).sigmoid_()
+        new, enter, keep, leave = torch.split(gates, self.spec.state, -1)
+        c = torch.addcmul(keep * state["c"] - enter, enter, new, value=2.0)
+        return {"h": torch.addcmul(-leave, leave, torch.sigmoid(2.0 * c), value=2.0), "c": c}
 
     def readable(self, state: EdgeState) -> Tensor:
         """Return h."""

@@ -153,13 +153,13 @@ def test_edges_begin_anew() -> None:
 
 
 def test_training_is_reproducible_and_improves_a_cell() -> None:
-    cell, training = CloneCell(CellSpec(state=8, message=2), 0.5), CloneTraining(step=0.3, edges=64, updates=40, rate=1e-3)
+    cell, training = CloneCell(CellSpec(state=8, message=2), 0.5), CloneTraining(step=0.3, edges=64, updates=20, rate=1e-3)
     start = hand_set_theta(cell, training.step)
     start["cell.bias"][:4] += 0.02  # weights drift without any error
     theta, losses = clone(cell, 0, training, start)
     again, _ = clone(cell, 0, training, start)
     assert all(torch.equal(theta[name], again[name]) for name in start)
-    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("bad", [{"spec": CellSpec(state=3)}, {"spec": CellSpec(layer_norm=True)}, {"size": 0.0}])
@@ -182,5 +182,5 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_training_from_random_weights_goes_towards_it() -> None:
     cell = CloneCell(CellSpec(message=2, input_bias=0.0, forget_bias=8.0), 0.5)
-    _, losses = clone(cell, 0, CloneTraining(updates=300))
+    _, losses = clone(cell, 0, CloneTraining(step=0.3, updates=300))
     assert sum(losses[-50:]) / 50 < 0.2 * sum(losses[:100]) / 100

@@ -81,20 +81,21 @@ def accuracy(learner: VSMLLearner, theta: dict[str, Tensor], template: str = TEM
 
 
 def test_an_untrained_network_is_at_chance() -> None:
-    """Its first losses are those of a guess, and its gradient reaches every meta-parameter that matters."""
+    """Its first losses are those of a guess; its gradient reaches all of theta but backward readouts, which one layer sends to nobody."""
     run = Run()
     start = {name: value.clone() for name, value in run.theta.items()}
     assert run.update() == pytest.approx(1.0, abs=0.05)
     assert 0.3 < accuracy(LEARNER, start) < 0.7
-    assert all(bool((run.theta[name] != value).any()) for name, value in start.items())
+    still = {name for name, value in start.items() if torch.equal(run.theta[name], value)}
+    assert still == {"cell.backward_out", "cell.backward_out_bias"}
 
 
 @pytest.mark.slow
 def test_backpropagation_through_episodes_takes_off() -> None:
-    """Two classes in eight dimensions, 24 examples: 0.5 is chance, and online SGD at its best rate has about 0.91."""
+    """Two classes in eight dimensions, 24 examples: 0.5 is chance, online SGD at the best of eight rates has 0.87, 450 updates 0.88."""
     run = Run()
     while len(run.losses) < 450:
         run.update()
-        if len(run.losses) >= 200 and math.fsum(run.losses[-20:]) / 20 < 0.4:
+        if len(run.losses) >= 200 and math.fsum(run.losses[-20:]) / 20 < 0.41:
             break
     assert accuracy(LEARNER, run.theta) > 0.85
