@@ -14,7 +14,7 @@ from metaopt.errors import MetaoptError
 from metaopt.learners.per_weight.cell import CellSpec
 from metaopt.learners.per_weight.cloning import CloneCell, CloneTraining, clone, clone_network, hand_set_theta, update_cosine
 
-_NETWORKS = ((8, (6,), 3), (20, (16,), 5), (64, (32,), 10), (8, (6, 6), 3))  # inputs, hidden units, classes
+_NETWORKS = ((8, (6,), 3), (20, (16,), 5), (12, (), 4), (8, (6, 6), 3))  # inputs, hidden units, classes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     if losses:
         print(f"loss {sum(losses[:100]) / len(losses[:100]):.4f} at first, {sum(losses[-100:]) / len(losses[-100:]):.4f} at last")
     for inputs, hidden, classes in _NETWORKS:
-        cosine = update_cosine(cell, theta, clone_network(inputs, classes, hidden, training.ticks), seeds.key("clone", "unseen", inputs))
+        cosine = update_cosine(
+            cell, theta, clone_network(inputs, classes, hidden, training.ticks), seeds.key("clone", "unseen", inputs), 10
+        )
         print(f"{inputs}-{'-'.join(map(str, hidden))}-{classes}: cosine with the gradient {cosine.mean():.4f}, lowest {cosine.min():.4f}")
     safetensors.torch.save_file(theta, given.out)
     return 0

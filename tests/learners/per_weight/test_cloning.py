@@ -173,7 +173,7 @@ def test_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script([str(tmp_path / "theta"), "--start", "hand_set", "--updates", "0"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 4
-    assert all("cosine with the gradient 0.9" in line for line in shown)
+    assert all(float(line.split("lowest ")[1]) > 0.95 for line in shown)
     assert safetensors.torch.load_file(tmp_path / "theta").keys() == hand_set_theta(CloneCell(), STEP).keys()
     assert script([str(tmp_path / "theta"), "--state", "3"]) == 2
     assert "clone_backpropagation: a cloned cell needs state >= 4" in capsys.readouterr().err
