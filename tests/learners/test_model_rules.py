@@ -282,6 +282,7 @@ def test_update_is_one_graph(case: Case) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of the compiler itself
 def test_a_compiled_update_makes_the_same_steps() -> None:
     rule = CASES[2].make()
     theta = rule.init_theta(0)

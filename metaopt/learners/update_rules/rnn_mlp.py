@@ -144,9 +144,9 @@ class RNNMLP:
             torch.cat([shared["from_lstms"], tensors[name]["from_mlp"], _tensor_features(params[name], grad, tensors[name], losses)])
             for name, grad in zip(names, clipped, strict=True)
         ]
-        before = [torch.stack([tensors[name][key] for name in names]) for key in ("hidden", "cell")]
-        weights = (theta["input_weight"], theta["hidden_weight"], theta["gate_bias"])
-        hidden, cell = lstm_cell(torch.stack(rows), *before, *weights, forget_bias=1.0)
+        h, c = (torch.stack([tensors[name][key] for name in names]) for key in ("hidden", "cell"))
+        weights = (theta["input_weight"], theta["hidden_weight"], theta["gate_bias"], 1.0)  # the forget gate has +1
+        hidden, cell = lstm_cell(torch.stack(rows), h, c, *weights)
         messages = linear(theta, "to_mlp", hidden)
         time = torch.sin(t.to(hidden.dtype) / (math.pi * torch.tensor(TIME_SCALES, dtype=hidden.dtype, device=hidden.device)))
         for i, (name, grad) in enumerate(zip(names, clipped, strict=True)):

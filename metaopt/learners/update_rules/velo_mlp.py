@@ -84,5 +84,5 @@ def learned_step(theta: Theta, param: Tensor, features: Tensor, step_mult: float
     """
     heard = {**theta, "w2": theta["w2"][:2], "b2": theta["b2"][:2]}
     direction, magnitude = network(heard, features, torch.rsqrt(_EPS_NORM + (features * features).mean(1)))
-    step = step_mult * direction * torch.exp(_EXP_MULT * magnitude)
+    step: Tensor = step_mult * direction * torch.exp(_EXP_MULT * magnitude)
     return (step * torch.sqrt(mean_square(param) + _EPS_SCALE) if parameter_scale else step).reshape(param.shape)
