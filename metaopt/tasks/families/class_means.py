@@ -6,8 +6,8 @@ the matrix and the horizon vary inside it. Training examples are fresh draws; he
 
 Learners that use gradients train a softmax regression. The reference of the loss is a uniform guess, log C; the floor is 0.
 
-Online SGD on a softmax regression from zero weights, at the best of eight constant rates, predicts this share of examples right, each before
-it sees its label, means over 64 tasks:
+Online SGD on a softmax regression from zero weights, at the best of eight constant rates, predicts this share of examples right, each
+before it sees its label, means over 64 tasks:
 
     features8-classes2-batch1, 24 examples     0.870    (rate 0.1)
     features16-classes5-batch1, 100 examples   0.876    (rate 0.1)
