@@ -130,8 +130,8 @@ class LSTMRule:
             x = F.elu(x @ theta["embedding_weight"].mT + theta["embedding_bias"])
         hs, cs = [], []
         for layer in range(self.layers):
-            weights = (theta[f"{part}{layer}"] for part in ("input_weight", "hidden_weight", "gate_bias"))
-            x, cell = lstm_cell(x, state["h"][layer], state["c"][layer], *weights, forget_bias=_FORGET)
+            inward, recurrent, bias = (theta[f"{part}{layer}"] for part in ("input_weight", "hidden_weight", "gate_bias"))
+            x, cell = lstm_cell(x, state["h"][layer], state["c"][layer], inward, recurrent, bias, forget_bias=_FORGET)
             hs.append(x)
             cs.append(cell)
         read = x @ theta["output_weight"] + theta["output_bias"]
