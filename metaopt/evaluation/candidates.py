@@ -4,7 +4,7 @@
 |---|---|
 | path, bundled or cached name, `Artifact` | the artifact at lr = 1, with its card's default or learned schedule over the task's horizon |
 | the same, of a policy | AdamW from its defaults, with 64 decisions of the policy behind guard rails; no evaluation loss, no registers |
-| `RULE@start`, `RULE@random` | a learnable rule without weights: its hand-set start, or a random one; warm-up and cosine unless it reads T |
+| `RULE@start`, `RULE@random` | a learnable rule without weights: hand-set or random start; warm-up and cosine unless it reads T |
 | `BASELINE`, `BASELINE@RATE` | a baseline at its default rate, or at the given one; its usual schedule |
 | `BASELINE+SCHEDULE` | a baseline under another schedule |
 | `BASELINE@lr=RATE,NAME=VALUE` | a baseline with hyperparameters of its search |

@@ -163,7 +163,7 @@ class VSMLLearner:
     def _predictions(self, spec: NetworkSpec, theta: Theta, state: NetworkState, x: Tensor) -> Tensor:
         """Return logits [R, C] of rows x [R, ...], some at a time."""
         rows = max(1, _ROW_EDGES // sum(math.prod(layer.edges) for layer in spec.layers))
-        return torch.cat([predict(spec, self.cell, theta, with_examples(spec, state, len(part)), part)[1] for part in x.split(rows)])
+        return torch.cat([predict(spec, self.cell, theta, with_examples(spec, state, len(part)), part)[1] for part in torch.split(x, rows)])
 
 
 def _examples(carry: Carry) -> int:
