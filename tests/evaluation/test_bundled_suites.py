@@ -45,11 +45,8 @@ PINNED = {
     "width": "3f67851609a3caa8",
 }
 FAR = {"digits_conv", "modular_arithmetic", "matrix_completion", "neural_field", "physics_informed"}
-LATER = {
-    "xor",
-    "binary_addition",
-    "class_means",
-}  # families that came when results on the suites were published: another task would change every score
+# Families that came when results on the suites were published: another task would change every score.
+LATER = {"xor", "binary_addition", "class_means"}
 
 load = cache(load_suite)
 every_suite = pytest.mark.parametrize("name", suite_names())
