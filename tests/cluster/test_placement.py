@@ -90,6 +90,7 @@ def test_balance_changes_no_result() -> None:
     assert totals(True) == totals(False)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_workers_get_what_was_placed_on_them(ray_session) -> None:
     from metaopt.cluster import make_pool

@@ -19,7 +19,7 @@ from tests.cluster.toy_envs import Toy
 pytestmark = pytest.mark.ray
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_same_bytes_for_one_actor_and_four(ray_session, workers):
     """Before the tests that use `venv`: four actors need all of the session's CPUs."""
     sequence = actions(20)

@@ -136,6 +136,7 @@ def test_a_killed_worker_costs_its_item_an_attempt_and_the_one_behind_it_none(wo
     assert workers.stats.restarts == restarts + 1
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_poison_is_quarantined_and_the_stream_goes_on(workers: ray_pool.RayPool) -> None:
     results = take_until(workers.stream(source({1: {"fault": "kill"}, 4: {"fault": "raise"}}), again), set(range(8)))
@@ -147,6 +148,7 @@ def test_poison_is_quarantined_and_the_stream_goes_on(workers: ray_pool.RayPool)
     assert found[4].error.count("ArithmeticError: planted") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_restart_budget_ends_a_stream(ray_session: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metaopt.cluster.ledger.MAX_RESTARTS", 1)

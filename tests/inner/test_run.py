@@ -172,6 +172,7 @@ def test_weights_batches_and_evaluations_have_keys_of_their_own() -> None:
     assert trace.eval_raw[:, 0].tolist() == [int(heldout % 2**20) + t / 2**10 for t in (0, 2, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_memory_does_not_grow_with_the_number_of_steps():
     """In a process of its own, whose memory nothing else has touched. With a tensor kept at every step it grew by 280 MB in 240 steps."""

@@ -17,7 +17,7 @@ from metaopt.cli.main import cli
 from metaopt.config import bundled_configs
 from metaopt.devices import available_devices
 from metaopt.estimators import ESTIMATORS
-from metaopt.learners.update_rules import CLASSIC, RULES
+from metaopt.learners.update_rules import CLASSIC, MODEL_RULES, RULES
 from metaopt.outer.run_directory import RunDirectory
 
 GOOD = """\
@@ -40,7 +40,7 @@ outer:
 """
 
 CONFIGS = ", ".join(bundled_configs())
-LEARNED = ", ".join(name for name in RULES if name not in CLASSIC)
+LEARNED = ", ".join([*(name for name in RULES if name not in CLASSIC), *MODEL_RULES])
 FAMILIES = ", ".join(sorted(tasks.names()))
 KEYS_OF_OUTER = "steps, shard_particles, shards_per_step, threads_per_worker, estimator, optimizer, max_skipped, phases, curriculum, average, mixing, costs"
 NAME_RULE = "1 to 100 letters, digits, single dots, dashes and underscores, the first a letter or digit"

@@ -13,9 +13,14 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 CODE = {name: BLOCK.findall(path.read_text("utf-8")) for name, path in PAGES.items()}
 # What must hold after the code of a page.
 AFTERWARDS = {"README.md": "assert float(loss) < 0.1, float(loss)"}
+SLOW = {"docs/environment.md"}  # starts a Ray of its own
 
 
-@pytest.mark.parametrize("page", [name for name, blocks in CODE.items() if blocks])
+def marked(page: str) -> object:
+    return pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page
+
+
+@pytest.mark.parametrize("page", [marked(name) for name, blocks in CODE.items() if blocks])
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     code = "\n".join([*CODE[page], AFTERWARDS.get(page, "")])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240)

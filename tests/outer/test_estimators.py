@@ -56,6 +56,7 @@ def test_the_same_bytes_on_1_2_and_4_workers_and_after_a_stop(name: str, tmp_pat
     assert len(alone["metrics.jsonl"].splitlines()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_estimators_with_tangents_and_graphs_on_ray(tmp_path: Path, ray_session: object) -> None:
     config = config_of("uoro")

@@ -74,6 +74,7 @@ def test_the_same_bytes_on_1_2_and_4_workers_and_after_a_stop(tmp_path: Path, mo
     assert len(alone["metrics.jsonl"].splitlines()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_same_bytes_on_ray(tmp_path: Path, ray_session: object) -> None:
     for workers in (0, 2):

@@ -98,6 +98,7 @@ def test_workers_that_never_wait_are_replayed(tmp_path: Path, ray_session: objec
     assert max(row["staleness"] for row in found) >= 1, "somebody played while the policy learned"
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, ray_session: object) -> None:
     marker = tmp_path / "killed"
