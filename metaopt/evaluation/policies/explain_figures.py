@@ -25,9 +25,10 @@ def explain_figures(found: "Explanation") -> dict[str, bytes]:
 
 def _knobs(found: "Explanation") -> bytes:
     knobs, families = list(found.knobs.knob.unique()), list(found.knobs.family.unique())
-    rows = -(-len(knobs) // 2)
-    with canvas(0.9 + 1.9 * rows + 0.2 * -(-len(families) // 2), _WIDTH) as figure:
-        panels = list(figure.subplots(rows, 2, sharex=True, squeeze=False).flat)
+    columns = min(2, len(knobs))
+    rows = -(-len(knobs) // columns)
+    with canvas(0.9 + (1.9 if columns > 1 else 2.6) * rows + 0.2 * -(-len(families) // 2), _WIDTH) as figure:
+        panels = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
         for axes, knob in zip(panels, knobs, strict=False):
             for colour, family in zip(_COLOURS * len(families), families, strict=False):
                 own = found.knobs[(found.knobs.knob == knob) & (found.knobs.family == family)]
@@ -40,7 +41,7 @@ def _knobs(found: "Explanation") -> bytes:
             axes.set_title(f"{knob} over its start", fontsize=8.5)
         for axes in panels[len(knobs) :]:
             axes.set_visible(False)
-        for axes in panels[max(0, len(knobs) - 2) : len(knobs)]:
+        for axes in panels[len(knobs) - columns : len(knobs)]:
             axes.set_xlabel("share of the decisions; median and 80 % of runs", fontsize=8)
         figure.legend(loc="outside lower center", ncols=2)
         return picture(figure, ("png",))["png"]
